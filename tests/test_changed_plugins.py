@@ -23,8 +23,9 @@ from benchkit.errors import LedgerError
 from benchkit.ledger import read_results
 from benchkit.metrics import Metric, asked_names, declaration_of, know_recorded, metric_of, plugin_metrics
 from benchkit.registry import Registry
-from benchkit.registry.entries import Entry, source_hash
 from benchkit.registry.kit_record import KIT_VERSION, KitResult, keep
+from benchkit.registry.registry import Entry
+from benchkit.registry.sources import source_hash
 from benchkit.report.context.glossary import used_plugins
 from benchkit.report.context.provenance_sections import by_origin, plugin_facts
 from benchkit.report.write import write_report

@@ -23,8 +23,8 @@ from benchkit.registry.description import (
     to_json,
     write_cache,
 )
-from benchkit.registry.entries import Entry
 from benchkit.registry.options import Opaque, Option
+from benchkit.registry.registry import Entry
 
 
 @pytest.fixture

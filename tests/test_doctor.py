@@ -17,7 +17,7 @@ from benchkit.doctor.diagnosis import Answer, Diagnosis, ask, scaled
 from benchkit.doctor.engine import findings_of
 from benchkit.doctor.software import place_finding
 from benchkit.registry import Registry
-from benchkit.registry.entries import Entry
+from benchkit.registry.registry import Entry
 from benchkit.sweep.devices import preloaded_allocator, preloading
 
 CPU: dict[str, Any] = {

@@ -12,7 +12,7 @@ from benchkit_datasets.cifar import CIFAR10_CLASSES, CIFAR100_CLASSES
 from published_layouts import make_stand, write_cifar10, write_cifar100, write_class_folders, write_mnist
 
 from benchkit.registry import Registry
-from benchkit.registry.entries import BUILT_IN, Entry
+from benchkit.registry.registry import BUILT_IN, Entry
 from benchkit.testing import checks, run_checks
 
 BUILT_INS = [

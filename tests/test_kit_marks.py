@@ -11,8 +11,8 @@ from throwaway_distributions import write_distribution
 
 from benchkit import PluginError
 from benchkit.registry import Registry
-from benchkit.registry.entries import source_hash
 from benchkit.registry.kit_record import recall
+from benchkit.registry.sources import source_hash
 from benchkit.testing import KIT_VERSION, checks, parametrize_checks, run_checks
 from benchkit.testing.kit import remember
 

@@ -23,7 +23,7 @@ from benchkit.metrics import Predictions
 from benchkit.plan import make_plan
 from benchkit.registry import Registry
 from benchkit.registry.kinds import KINDS
-from benchkit.registry.registry import file_entries
+from benchkit.registry.local_files import file_entries
 from benchkit.results import StudyResults
 from benchkit.study.checks import check_plan
 from benchkit.study.schema import study_schema

@@ -19,7 +19,7 @@ from synthetic_results import complete
 
 from benchkit.errors import PluginError, ReportError
 from benchkit.protocols import ImageGrid, NothingToDraw, card
-from benchkit.registry.entries import Entry
+from benchkit.registry.registry import Entry
 from benchkit.report.context.blocks import AbsentBlock, Block, FigureBlock, Section
 from benchkit.report.figures import figure_set as figure_set_module
 from benchkit.report.figures.chart_worker import ChartWorker

@@ -16,7 +16,7 @@ from tiny_study import DATA, study_of, text_of
 
 from benchkit.plan import make_plan
 from benchkit.registry import Registry
-from benchkit.registry.entries import source_hash
+from benchkit.registry.sources import source_hash
 from benchkit.study.studyfile import parse_study
 from benchkit.sweep import node_side
 from benchkit.sweep.node_check import Needs, NodeFacts

@@ -16,8 +16,8 @@ from benchkit.analysis.estimates import (
 )
 from benchkit.analysis.wording import Finding, count, listing, measured, names, quoted
 from benchkit.plan import Condition
-from benchkit.registry.entries import is_own, recorded_origin
 from benchkit.registry.kinds import KINDS, kind_word
+from benchkit.registry.registry import is_own, recorded_origin
 from benchkit.results import FINISHED, SPLITS, State, StudyResults, Trial, sources_of
 
 STATES: tuple[State, ...] = (

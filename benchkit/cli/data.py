@@ -18,7 +18,7 @@ from benchkit.study.factors import parse_value
 
 if TYPE_CHECKING:
     from benchkit.data.manifest import Manifest
-    from benchkit.registry.entries import Entry
+    from benchkit.registry.registry import Entry
 
 MOST_CLASSES = 12
 """Up to this many classes each is listed with its number of images."""

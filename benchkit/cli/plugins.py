@@ -18,10 +18,9 @@ from benchkit.cli.options import AsJson, PluginFiles, complete_kind, complete_pl
 from benchkit.errors import BenchkitError, PluginError, shortened
 from benchkit.registry import Registry
 from benchkit.registry.description import Description, describe_all, glance, to_json
-from benchkit.registry.entries import Entry
 from benchkit.registry.kinds import KINDS, kind_word, parse_kind
 from benchkit.registry.options import REQUIRED, Option, options_of
-from benchkit.registry.registry import load_plugin
+from benchkit.registry.registry import Entry, load_plugin
 from benchkit.study.factors import parse_value
 
 if TYPE_CHECKING:

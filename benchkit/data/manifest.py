@@ -22,8 +22,9 @@ from benchkit.errors import BenchkitError, DataError, first_line, listed, where_
 from benchkit.metrics import unbalanced
 from benchkit.protocols import Repeated, Split, Splits
 from benchkit.registry import Registry
-from benchkit.registry.entries import Entry, source_hash
 from benchkit.registry.options import bind_options, options_of
+from benchkit.registry.registry import Entry
+from benchkit.registry.sources import source_hash
 from benchkit.study.settings import PluginRef
 
 Progress = Callable[[int, int, str], None]

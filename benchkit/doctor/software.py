@@ -14,7 +14,7 @@ import psutil
 
 from benchkit.doctor.diagnosis import Diagnosis, ask, scaled
 from benchkit.registry import Registry
-from benchkit.registry.entries import DISABLE_VARIABLE
+from benchkit.registry.registry import DISABLE_VARIABLE
 from benchkit.sweep.devices import available_cores, preloaded_allocator
 from benchkit.train.processor import processor
 

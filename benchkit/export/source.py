@@ -12,7 +12,7 @@ from torch import nn
 from benchkit.errors import DataError, PluginError
 from benchkit.export.described import Exported, ready
 from benchkit.registry import Registry
-from benchkit.registry.entries import BUILT_IN, Entry
+from benchkit.registry.registry import BUILT_IN, Entry
 from benchkit.study.settings import PluginRef
 
 

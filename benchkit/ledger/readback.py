@@ -25,8 +25,8 @@ from benchkit.ledger.tables import attributes_of, open_read_only, storage_errors
 from benchkit.ledger.trials import Attempts, TrialFolder
 from benchkit.metrics import UNDEFINED, Metric, Predictions, know_recorded, unbalanced, value_of
 from benchkit.plan import Condition, Plan, confirm_condition, fingerprint, planned_looks
-from benchkit.registry.entries import Entry, source_record
-from benchkit.registry.registry import metric_entry
+from benchkit.registry.registry import Entry, metric_entry
+from benchkit.registry.sources import source_record
 from benchkit.results import SPLITS, WITHOUT_FILES, SplitMetrics, SplitName, StudyResults, Trial
 from benchkit.storage import decode
 from benchkit.study import Search, Study

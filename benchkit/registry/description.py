@@ -5,16 +5,19 @@ process, and what it said is kept in the user's cache until its code, its versio
 imported already, the plugin is imported here instead. A description `ok` is final until then; a `broken` one is tried
 again whenever the plugin is asked for by name, because what it lacked may have been installed since. The child
 (`python -m benchkit.registry.description`) answers each entry, a line of JSON, with its description, so that a plugin
-that crashes, hangs or is slow to import harms nothing here.
+that crashes, hangs or is slow to import harms nothing here. What source files tell alone comes last.
 """
 
 from __future__ import annotations
 
+import ast
 import contextlib
+import functools
 import json
+import os
 import platform
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -24,11 +27,19 @@ import msgspec
 
 from benchkit import __version__
 from benchkit.child import ChildLost, LineChild, answer_lines
-from benchkit.errors import PluginError
+from benchkit.errors import PluginError, nearest
 from benchkit.protocols import ALONE, API_VERSION, Range, card_of
-from benchkit.registry.entries import Entry, source_problems, source_stamps
 from benchkit.registry.options import REQUIRED, MismatchError, Opaque, Option, convert, is_plain, options_of
-from benchkit.registry.registry import broken, load_plugin, study_path
+from benchkit.registry.registry import (
+    Entry,
+    broken,
+    find_module,
+    load_plugin,
+    module_specs,
+    package_root,
+    python_files,
+    study_path,
+)
 from benchkit.storage import CachedRecords, decode, encode
 
 CACHE = CachedRecords("descriptions", most=2000)
@@ -274,6 +285,81 @@ def _answer(child: LineChild, entry: Entry) -> Description:
     except ChildLost as lost:
         reason = f"it {lost.reason}" if lost.late else f"importing it {lost.reason}"
         return Description(entry=entry, status="broken", reason=reason, detail=lost.detail)
+
+
+def missing_module(name: str) -> str:
+    """Return the first part of a dotted module that does not exist, or an empty string."""
+    parts = name.split(".")
+    specs = [spec for spec in module_specs(name) if spec is not None]
+    return ".".join(parts[: len(specs) + 1]) if len(specs) < len(parts) else ""
+
+
+def source_problems(entries: Sequence[Entry]) -> dict[Entry, str]:
+    """Return why importing each entry must fail, as far as files tell: module, syntax or attribute; else nothing.
+
+    A module that many entries name is looked for and read once.
+    """
+    bound = functools.cache(_names_or_problem)
+    return {entry: _attribute_problem(entry, bound(entry.module, entry.file)) for entry in entries}
+
+
+def _names_or_problem(module: str, file: Path | None) -> frozenset[str] | str:
+    """Return the names that a module, or a local file, binds (`*` for any), or why it cannot be imported."""
+    if file is None and (missing := missing_module(module)):
+        return f"there is no module {missing!r}"
+    spec = None if file else find_module(module)
+    path = file or (Path(spec.origin) if spec and spec.origin and spec.origin.endswith(".py") else None)
+    if path is None:  # it is compiled, or has no file
+        return frozenset({"*"})
+    try:
+        tree = ast.parse(path.read_bytes(), filename=str(path))
+    except (SyntaxError, ValueError) as error:
+        line = getattr(error, "lineno", None)
+        return f"{type(error).__name__} in {path}{f', line {line}' if line else ''}: {getattr(error, 'msg', error)}"
+    except OSError as error:
+        return f"cannot read {path}: {error.strerror}"
+    return frozenset(_top_level_names(tree.body))
+
+
+def _attribute_problem(entry: Entry, names: frozenset[str] | str) -> str:
+    if isinstance(names, str):
+        return names
+    wanted = entry.attribute.partition(".")[0]
+    if wanted in names or not names.isdisjoint({"*", "__getattr__"}) or find_module(f"{entry.module}.{wanted}"):
+        return ""
+    return f"{entry.module!r} has no {wanted!r}{nearest(wanted, names)}"
+
+
+def source_stamps(entries: Sequence[Entry]) -> dict[Entry, str]:
+    """Return a text for each entry that changes when any Python file of its package does (count, size, newest)."""
+    root, stamp = functools.cache(package_root), functools.cache(_stamp)
+    return {entry: entry.version if entry.file else stamp(root(entry.module)) for entry in entries}
+
+
+def _stamp(root: str) -> str:
+    if not root:
+        return "absent"
+    try:
+        facts = [os.stat(path) for path in ([root] if os.path.isfile(root) else python_files(root))]
+    except OSError as error:
+        return f"unreadable: {error}"
+    newest = max((one.st_mtime_ns for one in facts), default=0)
+    return f"{len(facts)}/{sum(one.st_size for one in facts)}/{newest}"
+
+
+def _top_level_names(body: Sequence[ast.AST]) -> Iterator[str]:
+    """Yield the names that statements bind at top level, also inside `if`, `try` and `with`; `*` for star imports."""
+    for statement in body:
+        if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield statement.name
+        elif isinstance(statement, ast.Import | ast.ImportFrom):
+            yield from ((alias.asname or alias.name).partition(".")[0] for alias in statement.names)
+        elif isinstance(statement, ast.Assign | ast.AnnAssign | ast.AugAssign | ast.Expr):
+            nodes = (node for node in ast.walk(statement) if isinstance(node, ast.Name))
+            yield from (node.id for node in nodes if isinstance(node.ctx, ast.Store))
+        else:
+            for name in ("body", "orelse", "finalbody", "handlers", "cases"):
+                yield from _top_level_names(getattr(statement, name, ()))
 
 
 if __name__ == "__main__":

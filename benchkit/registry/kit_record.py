@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass
 import msgspec
 
 from benchkit import __version__
-from benchkit.registry.entries import Entry, source_stamps
+from benchkit.registry.description import source_stamps
+from benchkit.registry.registry import Entry
 from benchkit.storage import CachedRecords
 
 CACHE = CachedRecords("kit", most=500)

@@ -1,18 +1,31 @@
-"""The plugins by kind and name: listed from metadata, found by name, imported only when asked for, and only here."""
+"""The plugins by kind and name: listed from metadata, found by name, imported only when asked for, and only here.
+
+An `Entry` is a plugin before it is imported. Files of the user's own (--plugin) are read by `local_files`.
+"""
 
 from __future__ import annotations
 
-import ast
 import functools
-import hashlib
 import importlib
 import importlib.util
 import os
+import re
 import shlex
-import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from importlib import metadata
+from importlib.machinery import (
+    BYTECODE_SUFFIXES,
+    EXTENSION_SUFFIXES,
+    SOURCE_SUFFIXES,
+    ExtensionFileLoader,
+    FileFinder,
+    ModuleSpec,
+    SourceFileLoader,
+    SourcelessFileLoader,
+)
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,17 +33,186 @@ from typing import Any
 from benchkit import metrics
 from benchkit.errors import PluginError, listed, nearest
 from benchkit.protocols import API_VERSION, card_of
-from benchkit.registry.entries import (
-    DISABLE_VARIABLE,
-    Entry,
-    entry_problem,
-    find_module,
-    installed_entries,
-    same_distribution,
-)
 from benchkit.registry.kinds import KINDS, kind_word
 from benchkit.registry.options import bind_options, options_of
 from benchkit.study.settings import PluginRef
+
+BUILT_IN = "benchkit"
+"""The distribution of the built-in plugins."""
+
+DISABLE_VARIABLE = "BENCHKIT_DISABLE_PLUGINS"
+"""Environment variable: `all` hides every third-party plugin, else a comma-separated list of names to hide."""
+
+_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+
+
+_TARGET = re.compile(r"(?P<module>\w+(\.\w+)*)(\s*:\s*(?P<attribute>\w+(\.\w+)*))?\s*(\[[^\]]*\])?")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One plugin as its entry point names it; nothing of it has been imported.
+
+    `value` is the target, `module:attribute` (a study's is a package). `version` is that of the distribution; for a
+    local file, `distribution` is the file's stem and `version` starts with `sha256:` and its content's first 12 hex
+    digits. `shadows` names the distributions whose plugin of the same name the local file replaces. `problem` says why
+    the entry can never be loaded, and is empty otherwise.
+    """
+
+    kind: str
+    name: str
+    value: str
+    distribution: str
+    version: str
+    file: Path | None = None
+    shadows: str = ""
+    problem: str = ""
+
+    @property
+    def module(self) -> str:
+        """Return the module part of the target (of a local file its stem), or an empty string when it is malformed."""
+        if self.file:
+            return self.file.stem
+        target = _TARGET.fullmatch(self.value)
+        return target["module"] if target else ""
+
+    @property
+    def attribute(self) -> str:
+        """Return the attribute part of the target (dotted), or an empty string when there is none."""
+        if self.file:
+            return self.value.rpartition(":")[2]
+        target = _TARGET.fullmatch(self.value)
+        return (target["attribute"] or "") if target else ""
+
+    @property
+    def qualified(self) -> str:
+        """Return `distribution:name`, which stays unambiguous when another distribution claims the name."""
+        return f"{self.distribution}:{self.name}"
+
+    @property
+    def key(self) -> str:
+        """Return a text that no other plugin of this environment has, by which caches know it."""
+        return f"{self.kind}/{self.file or self.distribution}/{self.name}/{self.value}"
+
+    @property
+    def origin(self) -> str:
+        """Return where the plugin comes from, in words: a distribution with its version, or a file and its shadow."""
+        if self.file is None:
+            return f"{self.distribution} {self.version}"
+        return f"{self.file}, in place of {self.shadows}" if self.shadows else str(self.file)
+
+    @property
+    def is_own(self) -> bool:
+        """Return whether it is a built-in plugin, which changes with benchkit's version."""
+        return is_own(self.distribution, self.file)
+
+    @property
+    def shown_origin(self) -> str:
+        """Return the origin as results tell it: of a local file the name alone, as its folder tells who trained."""
+        return self.origin.replace(str(self.file), self.file.name) if self.file else self.origin
+
+
+def recorded_origin(record: Mapping[str, str]) -> str:
+    """Return where a recorded plugin (`source_record`) came from, in words: its file, or distribution and version."""
+    return record.get("file") or f"{record.get('distribution')} {record.get('version')}"
+
+
+def is_own(distribution: str, file: object) -> bool:
+    """Return whether a plugin of a distribution, or of a local file where that is given, is one of benchkit's own."""
+    return not file and normalized(distribution) == BUILT_IN
+
+
+def same_distribution(first: str, second: str) -> bool:
+    """Return whether two spellings name one distribution: case and runs of `-`, `_` and `.` do not count."""
+    return normalized(first) == normalized(second)
+
+
+def normalized(distribution: str) -> str:
+    """Return a distribution's name in the one spelling by which names are compared."""
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+def entry_problem(kind: str, name: str, value: str) -> str:
+    """Return why an entry point can never be loaded (a bad name or target), or an empty string."""
+    if not _NAME.fullmatch(name):
+        return f"the name {name!r} is not lower case letters and digits joined by hyphens"
+    target = _TARGET.fullmatch(value)
+    if target is None or bool(target["attribute"]) == (kind == "studies"):
+        expected = "a package, as in `my_package.studies`" if kind == "studies" else "`module:attribute`"
+        return f"the target {value!r} is not {expected}"
+    return ""
+
+
+def installed_entries() -> tuple[Entry, ...]:
+    """Return the plugins of every distribution on the import path, those hidden by the environment left out.
+
+    As for imports, the first distribution of a name on the path hides later ones. Malformed lines become entries with a
+    `problem`, so that one broken distribution is shown and harms no other.
+    """
+    seen: set[str] = set()
+    entries: list[Entry] = []
+    for distribution in metadata.distributions():
+        text = _read(distribution, "entry_points.txt")
+        if "[benchkit." not in text:
+            continue
+        name, version = _identity(distribution)
+        if normalized(name) not in seen:
+            seen.add(normalized(name))
+            entries.extend(_entries(text, name, version))
+    hidden = {name.strip().lower() for name in os.environ.get(DISABLE_VARIABLE, "").split(",")} - {""}
+    return tuple(entry for entry in entries if hidden.isdisjoint(_disabled_by(entry)))
+
+
+def _disabled_by(entry: Entry) -> set[str]:
+    """Return the words of `DISABLE_VARIABLE` that hide a plugin."""
+    distribution = normalized(entry.distribution)
+    everyone = set() if distribution == BUILT_IN else {"all"}
+    return {entry.name, distribution, entry.qualified.lower()} | everyone
+
+
+def _read(distribution: metadata.Distribution, file: str) -> str:
+    try:
+        return distribution.read_text(file) or ""
+    except (OSError, UnicodeDecodeError):
+        # Metadata that nobody can read announces no plugin; pip itself reports such a distribution.
+        return ""
+
+
+def _identity(distribution: metadata.Distribution) -> tuple[str, str]:
+    """Return name and version from the metadata's header lines; parsing it as e-mail would take most of the time."""
+    header = (_read(distribution, "METADATA") or _read(distribution, "PKG-INFO")).partition("\n\n")[0]
+    fields = {
+        key.strip().lower(): value.strip()
+        for key, colon, value in (line.partition(":") for line in header.splitlines())
+        if colon and not key.startswith((" ", "\t"))
+    }
+    return fields.get("name") or f"unnamed distribution in {distribution.locate_file('')}", fields.get("version", "?")
+
+
+def _entries(text: str, distribution: str, version: str) -> Iterator[Entry]:
+    kind = misspelt = ""
+    for raw in text.splitlines():
+        line = raw.strip()
+        if line.startswith("["):
+            group = line.strip("[] ")
+            kind = _kind_meant(group.removeprefix("benchkit.")) if group.startswith("benchkit.") else ""
+            wrong = f"there is no entry-point group {group!r} (did you mean 'benchkit.{kind}'?)"
+            misspelt = "" if group == f"benchkit.{kind}" else wrong
+        elif kind in KINDS and line and not line.startswith(("#", ";")):
+            name, _, value = (part.strip() for part in line.partition("="))
+            yield Entry(
+                kind=kind,
+                name=name,
+                value=value,
+                distribution=distribution,
+                version=version,
+                problem=misspelt or entry_problem(kind, name, value),
+            )
+
+
+def _kind_meant(word: str) -> str:
+    """Return the kind of an entry-point group, or that nearest to a misspelt one; nothing where none is near."""
+    return word if word in KINDS else next(iter(get_close_matches(word, KINDS, n=1)), "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +233,11 @@ class Registry:
         file cannot be used, or has a name that is taken already, unless `allow_shadow` lets it replace the installed
         plugin (which its `origin` then says).
         """
-        announced = list(installed_entries())
+        announced = installed_entries()
+        if not extra:
+            return cls(tuple(sorted(announced, key=_order)))
+        from benchkit.registry.local_files import file_entries
+
         taken: dict[tuple[str, str], list[Entry]] = defaultdict(list)
         for entry in announced:
             taken[entry.kind, entry.name].append(entry)
@@ -216,7 +402,7 @@ def load_plugin(entry: Entry) -> Callable[..., Any]:
     if entry.problem or entry.kind == "studies":
         raise broken(entry, entry.problem or "a study is a file, not an object to import")
     try:
-        module = load_file(entry) if entry.file else importlib.import_module(entry.module)
+        module = _module(entry)
     except (Exception, SystemExit) as error:
         raise broken(entry, f"importing {entry.module!r} failed: {type(error).__name__}: {error}") from error
     try:
@@ -234,6 +420,14 @@ def load_plugin(entry: Entry) -> Callable[..., Any]:
             hint=f"install a version of {entry.distribution} that fits, or another benchkit",
         )
     return plugin
+
+
+def _module(entry: Entry) -> ModuleType:
+    if entry.file:
+        from benchkit.registry.local_files import load_file
+
+        return load_file(entry)
+    return importlib.import_module(entry.module)
 
 
 def study_path(entry: Entry) -> Path:
@@ -274,126 +468,62 @@ def _elsewhere() -> str:
     )
 
 
-_EXAMPLE = 'PLUGINS = {"benchkit.norms": {"frn": FRN}}'
+_LOADERS = (
+    (ExtensionFileLoader, EXTENSION_SUFFIXES),
+    (SourceFileLoader, SOURCE_SUFFIXES),
+    (SourcelessFileLoader, BYTECODE_SUFFIXES),
+)
 
 
-def file_entries(path: Path) -> tuple[Entry, ...]:
-    """Return the plugins that the file's `PLUGINS` table names; the file is parsed, not run.
+def find_module(name: str) -> ModuleSpec | None:
+    """Return the spec of a dotted module without importing its parents, or None when there is no such module."""
+    spec = module_specs(name)[-1]
+    return spec if spec is not None and spec.name == name else None
 
-    Raises `PluginError` when the file cannot be read or parsed, or when the table is missing or not literal.
-    """
-    path = path.expanduser().resolve()
+
+def module_specs(name: str) -> list[ModuleSpec | None]:
+    """Return the specs of a dotted module's parts from the top level down, ending with None where one is missing."""
+    parts = name.split(".")
     try:
-        content = path.read_bytes()
-        tree = ast.parse(content, filename=str(path))
-    except OSError as error:
-        raise PluginError(f"cannot read the plugin file {path}: {error.strerror}") from error
-    except (SyntaxError, ValueError) as error:
-        raise PluginError(f"the plugin file {path} is not valid Python: {error}") from error
-    rows = list(_rows(_table(tree, path), path))
-    if not rows:
-        raise PluginError(
-            f"the PLUGINS table of {path} names no plugin",
-            hint=f"list the file's plugins in it, for example {_EXAMPLE}",
-        )
-    digest = hashlib.sha256(content).hexdigest()[:12]
-    return tuple(
-        Entry(
-            kind=kind,
-            name=name,
-            value=f"{path.stem}:{attribute}",
-            distribution=path.stem,
-            version=f"sha256:{digest}",
-            file=path,
-            problem=entry_problem(kind, name, f"plugin:{attribute}"),
-        )
-        for kind, name, attribute in rows
-    )
+        specs = [importlib.util.find_spec(parts[0])]
+    except (ImportError, ValueError):
+        return [None]
+    for depth in range(2, len(parts) + 1):
+        parent = specs[-1]
+        if parent is None:
+            break
+        specs.append(_child(".".join(parts[:depth]), list(parent.submodule_search_locations or ())))
+    return specs
 
 
-def load_file(entry: Entry) -> ModuleType:
-    """Return the module of a local file, run at most once for each content; whatever it raises passes through."""
-    assert entry.file is not None
-    path_digest = hashlib.sha256(str(entry.file).encode()).hexdigest()[:8]
-    name = f"benchkit_file_{path_digest}_{entry.version.removeprefix('sha256:')}"
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, entry.file)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{entry.file} is not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses and type hints look their module up there while it runs
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
+def _child(name: str, folders: Sequence[str]) -> ModuleSpec | None:
+    """Return the spec of a module in its parent's folders; the path finder would want the parent imported."""
+    shared: list[str] = []
+    for folder in folders:
+        spec = FileFinder(folder, *_LOADERS).find_spec(name)
+        if spec is not None and spec.loader is not None:
+            return spec
+        shared += (spec.submodule_search_locations or ()) if spec is not None else ()
+    if not shared:
+        return None
+    namespace = ModuleSpec(name, None, is_package=True)
+    namespace.submodule_search_locations = shared
+    return namespace
 
 
-def _table(tree: ast.Module, path: Path) -> ast.Dict:
-    """Return the PLUGINS table as it is written; raise `PluginError` where there is none, or code adds to it."""
-    for node in ast.walk(tree):
-        if _adds_to_table(node):
-            raise _built_by_code(node, f"{path}, in line {getattr(node, 'lineno', 0)}")
-    for statement in tree.body:
-        targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
-        if any(isinstance(target, ast.Name) and target.id == "PLUGINS" for target in targets):
-            table = getattr(statement, "value", None)
-            if isinstance(table, ast.Dict):
-                return table
-            raise _built_by_code(table, f"{path}, in line {statement.lineno}")
-    raise PluginError(
-        f"the plugin file {path} has no literal PLUGINS table",
-        hint=f"list its plugins at top level, for example {_EXAMPLE}",
-    )
+def package_root(module: str) -> str:
+    """Return the folder (or file) of the outermost ordinary package of a module; namespace packages are shared."""
+    specs = [spec for spec in module_specs(module) if spec is not None and spec.origin is not None]
+    if not specs:
+        return ""
+    folders = list(specs[0].submodule_search_locations or ())
+    return folders[0] if folders else str(specs[0].origin)
 
 
-def _adds_to_table(node: ast.AST) -> bool:
-    """Return whether code changes the PLUGINS table: by a key, by `|=`, or by `update` or `setdefault`."""
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-        return node.func.attr in ("update", "setdefault") and _is_of_table(node.func.value)
-    if isinstance(node, ast.AugAssign):
-        return _is_of_table(node.target)
-    return isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store) and _is_of_table(node)
-
-
-def _is_of_table(node: ast.expr) -> bool:
-    while isinstance(node, ast.Subscript):
-        node = node.value
-    return isinstance(node, ast.Name) and node.id == "PLUGINS"
-
-
-def _rows(table: ast.Dict, path: Path) -> Iterator[tuple[str, str, str]]:
-    for group, members in zip(table.keys, table.values, strict=True):
-        kind = _text(group).removeprefix("benchkit.")
-        if kind not in KINDS or kind == "studies":
-            expected = ", ".join(f"benchkit.{kind}" for kind in KINDS if kind != "studies")
-            raise PluginError(
-                f"the PLUGINS table of {path} has no plugins of a known kind at {_source(group)}",
-                hint=f"its keys are {expected}; for example {_EXAMPLE}",
-            )
-        if not isinstance(members, ast.Dict):
-            raise _built_by_code(members, f"{path}, at {_source(group)}")
-        for name, target in zip(members.keys, members.values, strict=True):
-            if not _text(name) or not isinstance(target, ast.Name | ast.Attribute):
-                raise PluginError(
-                    f"the PLUGINS table of {path} maps {_source(name)} to {_source(target)}",
-                    hint=f"map a literal name to a class or function defined above, for example {_EXAMPLE}",
-                )
-            yield kind, _text(name), _source(target)
-
-
-def _built_by_code(node: ast.AST | None, where: str) -> PluginError:
-    return PluginError(
-        f"the PLUGINS table of {where}, is not literal: {_source(node)}",
-        hint=f"the file is read without being run, so the table must be written out, for example {_EXAMPLE}",
-    )
-
-
-def _text(node: ast.expr | None) -> str:
-    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
-
-
-def _source(node: ast.AST | None) -> str:
-    return ast.unparse(node) if node is not None else "**"
+def python_files(folder: str) -> Iterator[str]:
+    """Yield the paths of all Python files in a folder and those within."""
+    for item in os.scandir(folder):
+        if item.is_dir(follow_symlinks=False) and item.name != "__pycache__":
+            yield from python_files(item.path)
+        elif item.name.endswith(".py") and item.is_file():
+            yield item.path

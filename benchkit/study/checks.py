@@ -13,9 +13,9 @@ from benchkit.plan import Condition, Plan, typed_settings
 from benchkit.protocols import clashes_of
 from benchkit.registry import Registry
 from benchkit.registry.description import Description, describe_all
-from benchkit.registry.entries import Entry
 from benchkit.registry.kinds import kind_word
 from benchkit.registry.options import Option, check_options
+from benchkit.registry.registry import Entry
 from benchkit.study import SearchRange, Study
 from benchkit.study.factors import extremes
 from benchkit.study.logo import read_logo

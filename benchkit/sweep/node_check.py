@@ -19,7 +19,7 @@ from benchkit.data.manifest import load_data
 from benchkit.errors import BenchkitError, DataError, first_line
 from benchkit.preparation import data_root
 from benchkit.registry import Registry
-from benchkit.registry.entries import source_hash, sources_digest
+from benchkit.registry.sources import source_hash, sources_digest
 from benchkit.storage import SENT, cache_folder, decode, encode, file_digest
 from benchkit.study.settings import PluginRef
 from benchkit.sweep.devices import worker_environment

@@ -24,8 +24,9 @@ from benchkit.locks import shared_disk
 from benchkit.metrics import asked_names, plugin_name
 from benchkit.plan import Condition, Plan, make_plan
 from benchkit.registry import Registry
-from benchkit.registry.entries import is_own, source_hash
 from benchkit.registry.kinds import KINDS, kind_word
+from benchkit.registry.registry import is_own
+from benchkit.registry.sources import source_hash
 from benchkit.results import Outcome, State, sources_of
 from benchkit.study import Study
 from benchkit.study.checks import REPORTED, check_plan, data_sets

@@ -16,9 +16,9 @@ from typing import Any
 from benchkit.metrics import declaration_of, metric_name, metric_of
 from benchkit.protocols import card_of
 from benchkit.registry import Registry
-from benchkit.registry.entries import normalized, source_hash, source_record
 from benchkit.registry.kit_record import UNCHECKED, kit_words
-from benchkit.registry.registry import load_plugin
+from benchkit.registry.registry import load_plugin, normalized
+from benchkit.registry.sources import source_hash, source_record
 from benchkit.study.checks import Use
 from benchkit.train.processor import processor
 

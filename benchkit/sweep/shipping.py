@@ -13,8 +13,9 @@ from benchkit.data.manifest import located
 from benchkit.plan import Plan
 from benchkit.preparation import find_prepared, prepared_folder
 from benchkit.registry import Registry
-from benchkit.registry.entries import Entry, normalized, source_files, source_hash
 from benchkit.registry.options import bind_options, options_of
+from benchkit.registry.registry import Entry, normalized
+from benchkit.registry.sources import source_files, source_hash
 from benchkit.storage import file_digest
 from benchkit.study.checks import data_sets, metrics_of, uses_of_settings
 from benchkit.study.settings import PluginRef

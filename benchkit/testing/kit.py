@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from benchkit.errors import PluginError, nearest
-from benchkit.registry.entries import Entry
 from benchkit.registry.kinds import kind_word, parse_kind
 from benchkit.registry.kit_record import KIT_VERSION, KitResult, keep
+from benchkit.registry.registry import Entry
 from benchkit.testing.check import Check, CheckFailure, CheckRule, NotApplicable
 from benchkit.testing.subject import subject_of
 

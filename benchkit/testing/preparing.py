@@ -24,9 +24,8 @@ import msgspec
 from benchkit.child import run_python
 from benchkit.preparation import fingerprint_of
 from benchkit.protocols import Splits
-from benchkit.registry.entries import Entry
 from benchkit.registry.options import bind_options, options_of
-from benchkit.registry.registry import load_plugin
+from benchkit.registry.registry import Entry, load_plugin
 from benchkit.storage import decode, encode
 from benchkit.testing.check import CheckFailure, NotApplicable
 from benchkit.testing.subject import Subject

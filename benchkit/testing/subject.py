@@ -12,10 +12,9 @@ from typing import Any, TypeVar
 
 from benchkit.errors import PluginError
 from benchkit.registry import Registry
-from benchkit.registry.entries import Entry
 from benchkit.registry.kinds import kind_word, parse_kind
 from benchkit.registry.options import ANY_OPTION, REQUIRED, Option, bind_options, options_of
-from benchkit.registry.registry import load_plugin
+from benchkit.registry.registry import Entry, load_plugin
 from benchkit.study.seeds import derive_seed
 
 Made = TypeVar("Made")

@@ -14,8 +14,8 @@ from benchkit.data.manifest import Manifest
 from benchkit.errors import PluginError
 from benchkit.preparation import prepared_folders
 from benchkit.registry import Registry
-from benchkit.registry.entries import source_hash
 from benchkit.registry.kinds import KINDS
+from benchkit.registry.sources import source_hash
 from benchkit.results import sources_of
 from benchkit.verify.check import CheckState, ReportCheck
 

@@ -12,8 +12,9 @@ from benchkit.metrics import metric_name, metric_of, plugin_name
 from benchkit.plan import typed_settings
 from benchkit.registry import Registry
 from benchkit.registry.description import Description, describe_all
-from benchkit.registry.entries import Entry, recorded_origin, source_hash
 from benchkit.registry.kit_record import kit_words
+from benchkit.registry.registry import Entry, recorded_origin
+from benchkit.registry.sources import source_hash
 from benchkit.report.context.blocks import (
     Block,
     Fact,

@@ -19,8 +19,8 @@ from benchkit.analysis.wording import bare, count, metric_unit, metric_words, se
 from benchkit.duration import duration
 from benchkit.errors import BenchkitError
 from benchkit.plan import typed_settings
-from benchkit.registry.entries import BUILT_IN
 from benchkit.registry.kit_record import UNCHECKED
+from benchkit.registry.registry import BUILT_IN
 from benchkit.report.context.blocks import (
     Block,
     CodeBlock,
