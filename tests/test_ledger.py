@@ -15,6 +15,7 @@ from tiny_study import FACTOR, METRICS, SEARCH, finish_all, optunas_storage, stu
 from benchkit.errors import LedgerError
 from benchkit.ledger import Ledger, read_results
 from benchkit.ledger.claims import Claim
+from benchkit.ledger.ledger import Attempts
 from benchkit.ledger.readback import confirm_conditions, results_of
 from benchkit.plan import Plan, make_plan
 from benchkit.results import Outcome
@@ -273,8 +274,6 @@ def test_workspaces_and_labels_may_have_hostile_names(tmp_path: Path) -> None:
 def test_trials_beyond_the_asked_number_are_not_counted_as_ended() -> None:
     """Three repeats have ended and a fourth waits; of the first two, two have ended, of the first four, three."""
     from optuna.trial import TrialState, create_trial
-
-    from benchkit.ledger.trials import Attempts
 
     plan = make_plan(study_of())
     trials = [

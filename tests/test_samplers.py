@@ -8,15 +8,8 @@ import optuna
 import pytest
 from tiny_study import study_of
 
-from benchkit.ledger.samplers import (
-    chosen_params,
-    make_pruner,
-    make_sampler,
-    record,
-    sample,
-    stored,
-    stored_params,
-)
+from benchkit.ledger.samplers import make_pruner, make_sampler, record, sample
+from benchkit.ledger.tables import chosen_params, stored, stored_params
 from benchkit.study import Search, SearchRange
 
 SPACE = """

@@ -15,8 +15,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from benchkit.ledger.leases import Holder, Lease, Sweep, holding
 from benchkit.ledger.ledger import CONDITION_FILE, Ledger
-from benchkit.ledger.samplers import chosen_params, make_sampler, record, sample
-from benchkit.ledger.tables import patient
+from benchkit.ledger.samplers import make_sampler, record, sample
+from benchkit.ledger.tables import chosen_params, patient
 from benchkit.ledger.trials import TrialFolder, is_alive, occupied, write_list
 from benchkit.locks import Lock
 from benchkit.metrics import metric_names, metric_of

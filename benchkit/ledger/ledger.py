@@ -1,9 +1,10 @@
-"""The ledger: all trials of a workspace in an Optuna storage, and their files beside it.
+"""The ledger: all trials of a workspace in an Optuna storage, which are queued, which attempt at each counts.
 
 Every condition is one Optuna study, `STUDY/LABEL@KEY` (LABEL as it is filed, without a sampler); its trials are queued
 with their index (repeat or slot) and claimed by workers (`benchkit.ledger.claims`). One more Optuna study, named like
 the benchkit study, holds the study itself and what is decided once for all its trials: one record for each decision,
-by name, where the first sweep's word stands. `benchkit.ledger.readback` reads all of it back.
+by name, where the first sweep's word stands. A trial's files (`benchkit.ledger.trials`) are beside it;
+`benchkit.ledger.readback` reads all of it back.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import os
 import re
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
@@ -26,39 +27,32 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from benchkit import __version__
-from benchkit.errors import LedgerError
+from benchkit.errors import LedgerError, StudyError
 from benchkit.ledger.leases import LEASE, Holder, Sweep, sweeps_of
-from benchkit.ledger.samplers import chosen_params, make_pruner, stored_params
+from benchkit.ledger.samplers import make_pruner
 from benchkit.ledger.tables import (
     NewTrial,
     add_studies,
     add_trials,
     alone,
     attributes_of,
+    chosen_params,
     is_on_server,
     open_file,
     open_storage,
     patient,
+    stored_params,
     study_attributes,
     study_ids,
     trials_of,
 )
-from benchkit.ledger.trials import (
-    Attempts,
-    TrialFolder,
-    given_of,
-    new_trial,
-    numbers_of,
-    occupied,
-    planned,
-    state_of,
-    whole_of,
-)
+from benchkit.ledger.trials import TrialFolder, numbers_of, occupied, state_of
 from benchkit.locks import disk_of, held, place_of
-from benchkit.plan import PHASES, Condition, Plan, search_of, typed_settings
+from benchkit.plan import PHASES, Condition, Plan, make_plan, search_of, typed_settings
 from benchkit.results import Decision, Outcome, State, Trial
 from benchkit.storage import decode, encode, write_atomically
 from benchkit.study import Study
+from benchkit.study.factors import default_params, grid_points
 
 LONGEST_LABEL = 120
 """Characters of a condition's label in the names of its Optuna study; its key tells it from all others."""
@@ -151,7 +145,9 @@ class Ledger:
         )
         for name, condition in wanted.items():
             if name in there and condition.kind == "search":
-                self.open(study, condition)
+                known = attributes_of(self.storage, name).get("condition")
+                if known is None or known.get("sampler", "") != condition.sampler:
+                    self.open(study, condition)
 
     @patient
     def open(self, study: Study, condition: Condition) -> optuna.Study:
@@ -400,6 +396,43 @@ class Ledger:
         )
 
 
+def effective(trials: Iterable[FrozenTrial]) -> dict[int, FrozenTrial]:
+    """Return the trial that counts for each index, by index: the latest attempt, and of two queued at once the first.
+
+    Trials without an index, which others put into the storage, never count.
+    """
+    counted: dict[int, FrozenTrial] = {}
+    for trial in trials:
+        if "index" not in trial.user_attrs:
+            continue
+        index, attempt = trial.user_attrs["index"], trial.user_attrs["attempt"]
+        current = counted.get(index)
+        if current is None or (attempt, -trial.number) > (current.user_attrs["attempt"], -current.number):
+            counted[index] = trial
+    return dict(sorted(counted.items()))
+
+
+class Attempts:
+    """All attempts at a study's trials, read at one time."""
+
+    def __init__(self, read: Callable[[Condition], Sequence[FrozenTrial]], sweeps: Mapping[str, Sweep]) -> None:
+        """Take the attempts at a condition's trials, in the order in which they were queued, from `read`."""
+        self.of = read
+        self.sweeps = sweeps
+
+    def counted(self, condition: Condition) -> dict[int, FrozenTrial]:
+        """Return the trial that counts for each index of a condition, by index."""
+        return effective(self.of(condition))
+
+    def finished(self, condition: Condition) -> list[FrozenTrial]:
+        """Return the trials of a condition that count and have ended, in the order of their indices."""
+        return [trial for trial in self.counted(condition).values() if trial.state.is_finished()]
+
+    def ended(self, condition: Condition, count: int) -> int:
+        """Return how many of the first `count` trials of a condition have ended."""
+        return sum(int(trial.user_attrs["index"]) < count for trial in self.finished(condition))
+
+
 def optuna_name(study: Study, condition: Condition) -> str:
     """Return the name of a condition's Optuna study."""
     return f"{study.name}/{condition.storage_label[:LONGEST_LABEL]}@{condition.key}"
@@ -408,6 +441,45 @@ def optuna_name(study: Study, condition: Condition) -> str:
 def _directions(study: Study, condition: Condition) -> list[Literal["minimize", "maximize"]]:
     search = search_of(study, condition)
     return [goal.direction for goal in search.goals] if search else ["minimize"]
+
+
+def whole_of(study: Study) -> tuple[Condition, ...]:
+    """Return all conditions of a study, none when some cannot be trained: a sweep may leave those out."""
+    try:
+        return make_plan(study).conditions
+    except StudyError:
+        return ()
+
+
+def planned(plan: Plan, conditions: Sequence[Condition], before: Mapping[str, Any]) -> list[str]:
+    """Return the keys of the study's conditions in report order: those of the plan, and those planned before.
+
+    `conditions` are all of the study. A sweep of some does not make the report forget the others, as long as the study
+    still has them.
+    """
+    now, whole = ([one.key for one in part] for part in (plan.conditions, conditions))
+    known = before.get("conditions", [])
+    if before.get("study") == encode(plan.study):
+        kept = {*known, *now}
+    else:
+        kept = {key for key in known if key in whole} | set(now)
+    return [key for key in dict.fromkeys([*whole, *known, *now]) if key in kept]
+
+
+def new_trial(name: str, index: int, attempt: int, given: Mapping[str, Any]) -> NewTrial:
+    """Return an attempt at a trial of the Optuna study of this name."""
+    attributes = {"index": index, "attempt": attempt, **({"given": dict(given)} if given else {})}
+    return NewTrial(study=name, attributes=attributes, given=given)
+
+
+def given_of(plan: Plan, condition: Condition, index: int) -> dict[str, Any]:
+    """Return what a trial is queued with: a grid search's point, or the study's own settings as a search's first."""
+    search = search_of(plan.study, condition)
+    if search is None:
+        return {}
+    if search.sampler == "grid":
+        return stored_params(search, grid_points(search)[index])
+    return stored_params(search, default_params(search, condition.settings)) if index == 0 else {}
 
 
 DECISIONS_FILE = "decisions.json"

@@ -19,10 +19,9 @@ from optuna.trial import FrozenTrial, TrialState
 from benchkit.analysis.candidates import standing
 from benchkit.errors import LedgerError, nearest
 from benchkit.ledger.leases import LEASE, Sweep
-from benchkit.ledger.ledger import Ledger, decisions_of, optuna_name
-from benchkit.ledger.samplers import chosen_params
-from benchkit.ledger.tables import attributes_of, open_read_only, storage_errors
-from benchkit.ledger.trials import Attempts, TrialFolder
+from benchkit.ledger.ledger import Attempts, Ledger, decisions_of, optuna_name
+from benchkit.ledger.tables import attributes_of, chosen_params, open_read_only, storage_errors
+from benchkit.ledger.trials import TrialFolder
 from benchkit.metrics import UNDEFINED, Metric, Predictions, know_recorded, unbalanced, value_of
 from benchkit.plan import Condition, Plan, confirm_condition, fingerprint, planned_looks
 from benchkit.registry.registry import Entry, metric_entry

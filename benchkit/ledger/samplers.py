@@ -1,8 +1,7 @@
-"""Optuna's samplers and pruners by the names that studies use, and the study's values as Optuna stores them."""
+"""Optuna's samplers and pruners by the names that studies use, and a search's ranges as Optuna has them."""
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +10,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial
 
+from benchkit.ledger.tables import stored
 from benchkit.study import Search, SearchRange
 from benchkit.study.seeds import derive_seed
 
@@ -95,21 +95,3 @@ def _contains(found: BaseDistribution, value: Any) -> bool:
     if isinstance(found, CategoricalDistribution):
         return value in found.choices
     return found._contains(found.to_internal_repr(value))
-
-
-def stored(one: SearchRange, value: Any) -> Any:
-    """Return a value as Optuna stores it: where a choice is a table or a list, all choices of its range are JSON."""
-    plain = all(choice is None or isinstance(choice, bool | int | float | str) for choice in one.choices)
-    return value if plain else json.dumps(value, sort_keys=True)
-
-
-def stored_params(search: Search, params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings by path as Optuna stores them."""
-    ranges = {one.path: one for one in search.space}
-    return {path: stored(ranges[path], value) for path, value in params.items()}
-
-
-def chosen_params(search: Search, params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings by path for what Optuna stored."""
-    choices = {(one.path, repr(stored(one, value))): value for one in search.space for value in one.choices}
-    return {path: choices.get((path, repr(value)), value) for path, value in params.items()}

@@ -1,7 +1,8 @@
 """Optuna's storage: opened, its failures waited out, and its tables read and written for a study's conditions at once.
 
 Each condition is an Optuna study; through Optuna's own interface each takes some ten transactions to be queued and five
-queries to be read. What is written here is what `create_study` and `enqueue_trial` write.
+queries to be read. What is written here is what `create_study` and `enqueue_trial` write. Last come the values of a
+search as they stand there.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from sqlalchemy.pool import NullPool
 
 from benchkit.errors import LedgerError, first_line
 from benchkit.locks import held
+from benchkit.study import Search, SearchRange
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -514,3 +516,21 @@ def _named(prefix: str) -> sqlalchemy.ColumnElement[bool]:
 def _prefix(names: Iterable[str]) -> str:
     """Return the study's part that all names have in common, its stroke included."""
     return next(iter(names)).partition("/")[0] + "/"
+
+
+def stored(one: SearchRange, value: Any) -> Any:
+    """Return a value as Optuna stores it: where a choice is a table or a list, all choices of its range are JSON."""
+    plain = all(choice is None or isinstance(choice, bool | int | float | str) for choice in one.choices)
+    return value if plain else json.dumps(value, sort_keys=True)
+
+
+def stored_params(search: Search, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings by path as Optuna stores them."""
+    ranges = {one.path: one for one in search.space}
+    return {path: stored(ranges[path], value) for path, value in params.items()}
+
+
+def chosen_params(search: Search, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings by path for what Optuna stored."""
+    choices = {(one.path, repr(stored(one, value))): value for one in search.space for value in one.choices}
+    return {path: choices.get((path, repr(value)), value) for path, value in params.items()}

@@ -1,4 +1,4 @@
-"""The trials of a study: their files, which are planned, which attempt counts, and how each stands.
+"""The files of a trial, whether they are still those that it left, and how the trial stands.
 
 A finished trial's files are one list of names, sizes and digests, written last; the ledger keeps its digest beside the
 trial's scores. Whoever wants to know whether they are still those that it left asks `trial_files`. How a trial stands
@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import socket
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -18,16 +18,11 @@ from typing import Any, Literal
 from optuna.trial import FrozenTrial, TrialState
 from safetensors import SafetensorError, safe_open
 
-from benchkit.errors import BenchkitError, LedgerError, StudyError, first_line
+from benchkit.errors import BenchkitError, LedgerError, first_line
 from benchkit.ledger.leases import Sweep, holding
-from benchkit.ledger.samplers import stored_params
-from benchkit.ledger.tables import NewTrial
 from benchkit.locks import Lock, known_id
-from benchkit.plan import Condition, Plan, make_plan, search_of
 from benchkit.results import PREDICTIONS, WEIGHTS, EpochRecord, Outcome, State, inspected_name
 from benchkit.storage import decode, decode_lines, encode, file_digest, write_atomically
-from benchkit.study import Study
-from benchkit.study.factors import default_params, grid_points
 
 LIST = "files.json"
 REMOVED = "removed.json"
@@ -284,87 +279,11 @@ def occupied(folder: Path, results: Sequence[str]) -> LedgerError:
     )
 
 
-def whole_of(study: Study) -> tuple[Condition, ...]:
-    """Return all conditions of a study, none when some cannot be trained: a sweep may leave those out."""
-    try:
-        return make_plan(study).conditions
-    except StudyError:
-        return ()
-
-
-def planned(plan: Plan, conditions: Sequence[Condition], before: Mapping[str, Any]) -> list[str]:
-    """Return the keys of the study's conditions in report order: those of the plan, and those planned before.
-
-    `conditions` are all of the study. A sweep of some does not make the report forget the others, as long as the study
-    still has them.
-    """
-    now, whole = ([one.key for one in part] for part in (plan.conditions, conditions))
-    known = before.get("conditions", [])
-    if before.get("study") == encode(plan.study):
-        kept = {*known, *now}
-    else:
-        kept = {key for key in known if key in whole} | set(now)
-    return [key for key in dict.fromkeys([*whole, *known, *now]) if key in kept]
-
-
-def new_trial(name: str, index: int, attempt: int, given: Mapping[str, Any]) -> NewTrial:
-    """Return an attempt at a trial of the Optuna study of this name."""
-    attributes = {"index": index, "attempt": attempt, **({"given": dict(given)} if given else {})}
-    return NewTrial(study=name, attributes=attributes, given=given)
-
-
-def given_of(plan: Plan, condition: Condition, index: int) -> dict[str, Any]:
-    """Return what a trial is queued with: a grid search's point, or the study's own settings as a search's first."""
-    search = search_of(plan.study, condition)
-    if search is None:
-        return {}
-    if search.sampler == "grid":
-        return stored_params(search, grid_points(search)[index])
-    return stored_params(search, default_params(search, condition.settings)) if index == 0 else {}
-
-
 STATES: dict[TrialState, State] = {
     TrialState.COMPLETE: "done",
     TrialState.PRUNED: "pruned",
     TrialState.WAITING: "waiting",
 }
-
-
-def effective(trials: Iterable[FrozenTrial]) -> dict[int, FrozenTrial]:
-    """Return the trial that counts for each index, by index: the latest attempt, and of two queued at once the first.
-
-    Trials without an index, which others put into the storage, never count.
-    """
-    counted: dict[int, FrozenTrial] = {}
-    for trial in trials:
-        if "index" not in trial.user_attrs:
-            continue
-        index, attempt = trial.user_attrs["index"], trial.user_attrs["attempt"]
-        current = counted.get(index)
-        if current is None or (attempt, -trial.number) > (current.user_attrs["attempt"], -current.number):
-            counted[index] = trial
-    return dict(sorted(counted.items()))
-
-
-class Attempts:
-    """All attempts at a study's trials, read at one time."""
-
-    def __init__(self, read: Callable[[Condition], Sequence[FrozenTrial]], sweeps: Mapping[str, Sweep]) -> None:
-        """Take the attempts at a condition's trials, in the order in which they were queued, from `read`."""
-        self.of = read
-        self.sweeps = sweeps
-
-    def counted(self, condition: Condition) -> dict[int, FrozenTrial]:
-        """Return the trial that counts for each index of a condition, by index."""
-        return effective(self.of(condition))
-
-    def finished(self, condition: Condition) -> list[FrozenTrial]:
-        """Return the trials of a condition that count and have ended, in the order of their indices."""
-        return [trial for trial in self.counted(condition).values() if trial.state.is_finished()]
-
-    def ended(self, condition: Condition, count: int) -> int:
-        """Return how many of the first `count` trials of a condition have ended."""
-        return sum(int(trial.user_attrs["index"]) < count for trial in self.finished(condition))
 
 
 def finished_state(trial: FrozenTrial) -> State:
