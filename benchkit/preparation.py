@@ -308,6 +308,7 @@ def _build(folder: Path, name: str, build: Build, options: Mapping[str, Any], or
 
 
 def _fill(draft: Draft, name: str, build: Build, options: Mapping[str, Any], origin: str) -> Manifest:
+    made_with = {**_versions(), **maker()}  # of the source as it is before the images are made, which may take hours
     with _mode("prepare"):
         about = build(draft)
     shutil.rmtree(draft.scratch)
@@ -321,7 +322,7 @@ def _fill(draft: Draft, name: str, build: Build, options: Mapping[str, Any], ori
         citation=about.citation,
         notes=tuple(about.notes),
         fingerprint="",
-        made_with={**_versions(), **maker()},
+        made_with=made_with,
     )
     written = open_splits(draft.folder, manifest)
     manifest = replace(manifest, fingerprint=fingerprint_of(written), repeated=repeated_images(written))

@@ -67,13 +67,13 @@ def progress_lines(
     return listen
 
 
-_maker: ContextVar[str] = ContextVar("benchkit_maker", default="")
+_maker: ContextVar[Entry | None] = ContextVar("benchkit_maker", default=None)
 
 
 @contextmanager
 def made_by(entry: Entry) -> Iterator[None]:
     """Let whatever is prepared inside the block say by which source of a data set's plugin it was made."""
-    token = _maker.set(source_hash(entry))
+    token = _maker.set(entry)
     try:
         yield
     finally:
@@ -82,7 +82,9 @@ def made_by(entry: Entry) -> Iterator[None]:
 
 def maker() -> dict[str, str]:
     """Return what a manifest keeps of the plugin that prepares a set: the digest of its source, where it is known."""
-    return {"source": _maker.get()} if _maker.get() else {}
+    entry = _maker.get()
+    source = source_hash(entry) if entry else ""
+    return {"source": source} if source else {}
 
 
 def maker_warning(entry: Entry, source: str) -> str:
@@ -90,8 +92,10 @@ def maker_warning(entry: Entry, source: str) -> str:
 
     benchkit's own data sets change with its version, and say themselves what that means for what is prepared.
     """
+    if entry.is_own or not source:
+        return ""
     now = source_hash(entry)
-    if entry.is_own or not source or not now or source == now:
+    if not now or source == now:
         return ""
     again = f"benchkit data prepare {entry.name} --replace{f' --plugin {entry.file.name}' if entry.file else ''}"
     return (
@@ -144,6 +148,8 @@ def located(
     A relative path is told from the folder of the study's file, else from the current one where only that has it; with
     nothing there, it is the path of which the set is prepared, if any.
     """
+    if not any(isinstance(value, str | Path) for value in ref.options.values()):
+        return ref, {}
     from benchkit.preparation import find_prepared
 
     plugin = cast(Callable[..., Any], registry.load("datasets", ref.name))
@@ -168,17 +174,16 @@ def located(
 
 def check_data(registry: Registry, refs: Iterable[PluginRef], study_file: Path | None) -> None:
     """Raise `DataError` with every path of a data set that is neither there nor of a set that is prepared."""
+    from benchkit.preparation import data_root
+
     problems = []
     for ref in refs:
-        if any(isinstance(value, str) for value in ref.options.values()):
-            from benchkit.preparation import data_root
-
-            _, missing = located(registry, ref, data_root(), study_file)
-            problems += [
-                f"data.{name} = {str(ref.options[name])!r}: {' and '.join(map(str, tried))} "
-                f"{'do' if len(tried) > 1 else 'does'} not exist"
-                for name, tried in missing.items()
-            ]
+        _, missing = located(registry, ref, data_root(), study_file)
+        problems += [
+            f"data.{name} = {str(ref.options[name])!r}: {' and '.join(map(str, tried))} "
+            f"{'do' if len(tried) > 1 else 'does'} not exist"
+            for name, tried in missing.items()
+        ]
     if problems:
         raise DataError(
             "the study's images cannot be found",
