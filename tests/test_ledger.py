@@ -40,6 +40,17 @@ def test_missing_trials_are_queued_once(tmp_path: Path) -> None:
     assert ledger.enqueue(more) == 6
 
 
+def test_a_study_is_there_from_its_first_condition_on(tmp_path: Path) -> None:
+    """A sweep that was killed while it registered a study, and a ledger half rebuilt, have conditions alone."""
+    ledger, plan = Ledger(tmp_path), make_plan(study_of(FACTOR))
+    assert not ledger.has(plan.study)
+    ledger.open(plan.study, plan.conditions[0])
+    assert ledger.has(plan.study)
+    assert not any(ledger.has(replace(plan.study, name=name)) for name in ("tin", "tiny2", plan.conditions[0].label))
+    ledger.register(make_plan(study_of(SEARCH, name="other")), FACTS, "benchkit sweep other")
+    assert ledger.has(replace(plan.study, name="other"))
+
+
 def test_raising_a_searchs_total_adds_the_difference(tmp_path: Path) -> None:
     ledger, plan = queued(tmp_path, study_of(SEARCH))
     finish_all(ledger, plan)

@@ -265,6 +265,11 @@ class Ledger:
         return self.workspace / "trials" / self._folders[study.name]
 
     @patient
+    def has(self, study: Study) -> bool:
+        """Return whether anything of a study's name is here: what is decided for it, or conditions."""
+        return bool(attributes_of(self.storage, study.name) or study_ids(self.storage, f"{study.name}/"))
+
+    @patient
     def studies(self) -> tuple[str, ...]:
         """Return the names of the benchkit studies in this ledger, the latest first."""
         known, updated = (study_attributes(self.storage, "", key) for key in ("study", "updated"))
@@ -385,6 +390,11 @@ class Ledger:
         """Return how many trials of a plan have not ended."""
         attempts = self.attempts(plan.study)
         return sum(plan.count(one) - attempts.ended(one, plan.count(one)) for one in plan.conditions)
+
+    def unfinished(self, plan: Plan) -> list[Condition]:
+        """Return the conditions of a plan that have trials to be trained."""
+        attempts = self.attempts(plan.study)
+        return [one for one in plan.conditions if attempts.ended(one, plan.count(one)) < plan.count(one)]
 
     def is_unfinished(self, plan: Plan) -> bool:
         """Return whether any trial that was queued has not ended."""

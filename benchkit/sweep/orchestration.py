@@ -3,39 +3,34 @@
 from __future__ import annotations
 
 import math
-import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
-from benchkit.analysis.wording import count
 from benchkit.data.manifest import absence_warning, balance_warning, facts_of, load_data, maker_warning, naming
-from benchkit.errors import LedgerError, TrainingError
+from benchkit.errors import TrainingError
 from benchkit.ledger import Ledger
 from benchkit.ledger.leases import LEASE
 from benchkit.ledger.readback import confirm_conditions
 from benchkit.ledger.tables import PATIENCE, is_on_server
 from benchkit.locks import shared_disk
-from benchkit.metrics import asked_names, plugin_name
 from benchkit.plan import Condition, Plan, make_plan
 from benchkit.registry import Registry
-from benchkit.registry.kinds import KINDS, kind_word
-from benchkit.registry.registry import is_own
-from benchkit.registry.sources import source_hash
-from benchkit.results import Outcome, State, sources_of
+from benchkit.results import State
 from benchkit.study import Study
-from benchkit.study.checks import REPORTED, check_plan, data_sets
+from benchkit.study.checks import check_plan, data_sets
 from benchkit.sweep.clustered import check_cluster, pool_of_cluster
 from benchkit.sweep.compiling import planned_work
 from benchkit.sweep.concurrency_search import concurrency_search, trials_at_once
 from benchkit.sweep.coordinator import Coordinator
 from benchkit.sweep.decided import Rules, decide_as_trained, decided_device, refuse_other_decisions
 from benchkit.sweep.devices import Device, Devices, available_cores, devices_here, devices_text
+from benchkit.sweep.earlier_trials import hold_to_sources, refuse_changed_data, refuse_other_weights
 from benchkit.sweep.messages import Job, NetworksChecked, WorkerFailed
 from benchkit.sweep.pool import Pool, answers, cannot_go_on
 from benchkit.sweep.progress import View
@@ -125,9 +120,10 @@ def sweep(request: Request, registry: Registry, view: View) -> Counter[str]:
     plan = make_plan(request.study, only=request.only)
     check_plan(plan, registry)
     ledger = Ledger(request.workspace, request.storage or None, lease=request.lease, patience=request.patience)
-    refuse_other_decisions(ledger, request)
     end = time.monotonic() + request.seconds
-    request = replace(request, device=decided_device(ledger, request))
+    if ledger.has(request.study):
+        refuse_other_decisions(ledger, request)
+        request = replace(request, device=decided_device(ledger, request))
     with ExitStack() as opened:
         devices = None if request.cluster else devices_told(request, view)
         ahead = None
@@ -143,7 +139,7 @@ def sweep(request: Request, registry: Registry, view: View) -> Counter[str]:
         if ahead is None and (request.retry or ledger.missing(plan)):
             pool.start()
         ledger.enqueue(plan, request.retry)
-        checked = refuse_broken_networks(pool, request, _unfinished(ledger, plan))
+        checked = refuse_broken_networks(pool, request, ledger.unfinished(plan))
         for words in checked.warnings:
             view.say(f"warning: {words}")
         refuse_other_weights(ledger, plan, checked.weights)
@@ -188,17 +184,27 @@ def _registered(
     )
     for words in filter(None, (*told, *dict.fromkeys(makers))):
         say(f"warning: {words}")
-    refuse_changed_data(ledger, plan, data)
-    refuse_changed_weights(ledger, plan)
-    confirms = confirm_conditions(ledger, plan, finished=True)
-    hold_to_sources(replace(plan, conditions=(*plan.conditions, *confirms)), registry, data, ledger, request, say)
+    weights, known = start_weights(plan), ledger.has(plan.study)
+    if known:
+        refuse_changed_data(ledger, plan, data)
+        refuse_other_weights(ledger, plan, weights)
+        confirms = confirm_conditions(ledger, plan, finished=True)
+        hold_to_sources(replace(plan, conditions=(*plan.conditions, *confirms)), registry, data, ledger, request, say)
     ledger.register(plan, data, request.command, None if request.only else plan.conditions)
-    decide_as_trained(ledger, plan)
+    if known:
+        decide_as_trained(ledger, plan)
     if request.adding:
         before, plan = plan, replace(plan, more=begin_analyses(ledger, plan.study, request.most, say))
-        grown = tuple(one for one in plan.conditions if plan.count(one) > before.count(one))
-        hold_to_sources(replace(plan, conditions=grown), registry, data, ledger, request, say)
+        grown = tuple(one for one in plan.conditions if known and plan.count(one) > before.count(one))
+        if grown:
+            hold_to_sources(replace(plan, conditions=grown), registry, data, ledger, request, say)
     return plan, data
+
+
+def start_weights(plan: Plan) -> dict[str, str]:
+    """Return the sha256 of the file that each condition starts from, by key; raise `DataError` for an unusable one."""
+    files = {condition.key: condition.settings["model"].get("weights") for condition in plan.conditions}
+    return {key: weights_digest(weights_file(file)) for key, file in files.items() if file}
 
 
 def check_options(request: Request) -> None:
@@ -250,12 +256,6 @@ def _train_planned(
     ledger.enqueue(replace(plan, conditions=confirms), retry)
     plan = replace(plan, conditions=(*plan.conditions, *confirms))
     return plan, train(plan, "confirming the searches' best")
-
-
-def _unfinished(ledger: Ledger, plan: Plan) -> list[Condition]:
-    """Return the conditions that have trials to be trained."""
-    attempts = ledger.attempts(plan.study)
-    return [one for one in plan.conditions if attempts.ended(one, plan.count(one)) < plan.count(one)]
 
 
 def refuse_broken_networks(pool: Pool, request: Request, conditions: Sequence[Condition]) -> NetworksChecked:
@@ -318,108 +318,6 @@ def prepare(plan: Plan, registry: Registry, root: Path) -> dict[str, Any]:
         own = registry.resolve("datasets", ref.name)[0].is_own
         sets.append({**facts_of(ref, splits), **({"source": splits.source} if splits.source and not own else {})})
     return {**sets[0], "sets": sets}
-
-
-def refuse_changed_data(ledger: Ledger, plan: Plan, data: Mapping[str, Any]) -> None:
-    """Raise `LedgerError` when trials of these conditions were trained on other data of the same name."""
-    now = {one["fingerprint"] for one in data["sets"]}
-    for outcome in ledger.outcomes(plan):
-        if outcome.data_fingerprint and outcome.data_fingerprint not in now:
-            raise LedgerError(
-                f"{ledger.workspace}: {plan.study.name} was trained on other data: fingerprint "
-                f"{outcome.data_fingerprint[:12]}, now {', '.join(one[:12] for one in sorted(now))}",
-                hint="choose a new --workspace, or prepare the data as they were",
-            )
-
-
-def refuse_changed_weights(ledger: Ledger, plan: Plan) -> None:
-    """Raise `LedgerError` when trials of these conditions started from other weights in a file of the same name.
-
-    Raise `DataError` when a file that a condition starts from cannot be used.
-    """
-    files = {condition.key: condition.settings["model"].get("weights") for condition in plan.conditions}
-    refuse_other_weights(ledger, plan, {key: weights_digest(weights_file(file)) for key, file in files.items() if file})
-
-
-def refuse_other_weights(ledger: Ledger, plan: Plan, now: Mapping[str, str]) -> None:
-    """Raise `LedgerError` when trials started from other weights than `now`, sha256 by their condition's key.
-
-    Of trials of earlier versions, which did not record it, nothing is known.
-    """
-    started = tuple(condition for condition in plan.conditions if condition.key in now)
-    for trial in ledger.trials(replace(plan, conditions=started)) if started else ():
-        key, before = trial.condition.key, start_weights_of(trial.outcome) if trial.outcome else ""
-        if not now[key].startswith(before):
-            model = trial.condition.settings["model"]
-            raise LedgerError(
-                f"{ledger.workspace}: {plan.study.name} was trained from other weights in "
-                f"{model.get('weights') or model['name']}: sha256 {before[:12]}, now {now[key][:12]}",
-                hint="choose a new --workspace, or put the file back as it was",
-            )
-
-
-def hold_to_sources(
-    plan: Plan,
-    registry: Registry,
-    data: Mapping[str, Any],
-    ledger: Ledger,
-    request: Request,
-    say: Callable[[str], None],
-) -> None:
-    """Raise `LedgerError` where conditions that lack trials have others of another source of a plugin.
-
-    Where the request allows that, it is said. benchkit's own plugins may change with its version. Of trials of earlier
-    versions, which did not record it, nothing is known.
-    """
-    conditions = {one.key: one for one in _unfinished(ledger, plan)}
-    trials = ledger.trials(plan) if request.retry else ()
-    conditions |= {one.condition.key: one.condition for one in trials if one.state in request.retry}
-    kept = (one.outcome for one in trials if one.condition.key in conditions and one.state not in request.retry)
-    plan = replace(plan, conditions=tuple(conditions.values()))
-    outcomes = filter(None, kept) if request.retry else ledger.outcomes(plan)
-    lines = changed_sources(plan, registry, data, outcomes)
-    if lines and not request.allow_changed_plugins:
-        raise LedgerError(
-            f"{ledger.workspace}: {plan.study.name} was trained with other sources of its plugins",
-            problems=lines,
-            hint="put the sources back as they were, choose a new --workspace, or let trials of several sources be put "
-            "together, which the report then tells: --allow-changed-plugins",
-        )
-    for line in lines:
-        say(f"warning: trials with several sources of a plugin are put together: {line}")
-
-
-def changed_sources(plan: Plan, registry: Registry, data: Mapping[str, Any], outcomes: Iterable[Outcome]) -> list[str]:
-    """Return a line for each plugin of a plan whose source is not that of some of its conditions' trials.
-
-    The source of a data set is the one by which it was prepared, where that is known.
-    """
-    asked = {f"{REPORTED}.{plugin_name(name)}" for name in asked_names(plan.study.named_metrics)}
-    counts = Counter(
-        tuple(source.get(key, "") for key in ("kind", "name", "source", "distribution", "file"))
-        for outcome in outcomes
-        if outcome.state in ("done", "pruned")
-        for where, source in sources_of(outcome.environment).items()
-        if source.get("kind") in KINDS and (where in asked or not where.startswith(REPORTED))
-    )
-    prepared = {("datasets", one["name"]): one["source"] for one in data["sets"] if one.get("source")}
-    lines = []
-    for (kind, name, source, distribution, file), trials in counts.items():
-        entry = registry.resolve(kind, name)[0]
-        now = prepared.get((kind, name)) or source_hash(entry)
-        own = entry.is_own and is_own(distribution, file)
-        if source and now and source != now and not own:
-            lines.append(
-                f"{kind_word(kind)} {name!r} of {file or distribution}: {count(trials, 'trial')} with source {source}, "
-                f"now {now} ({entry.file.name if entry.file else entry.origin})"
-            )
-    return lines
-
-
-def start_weights_of(outcome: Outcome) -> str:
-    """Return the sha256 of the weights that a trial started from, or as much of it as a note of its tells."""
-    noted = (re.search(r"^started from the weights .*\(sha256 ([0-9a-f]{12})\)$", note) for note in outcome.notes)
-    return outcome.start_weights or next((match[1] for match in noted if match), "")
 
 
 def devices_of(request: Request) -> Devices:

@@ -1,0 +1,117 @@
+"""What a sweep holds to where its study has trials already: the same data, start weights and sources of plugins."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from benchkit.analysis.wording import count
+from benchkit.errors import LedgerError
+from benchkit.ledger import Ledger
+from benchkit.metrics import asked_names, plugin_name
+from benchkit.plan import Plan
+from benchkit.registry import Registry
+from benchkit.registry.kinds import KINDS, kind_word
+from benchkit.registry.registry import is_own
+from benchkit.registry.sources import source_hash
+from benchkit.results import Outcome, sources_of
+from benchkit.study.checks import REPORTED
+
+if TYPE_CHECKING:
+    from benchkit.sweep.orchestration import Request
+
+
+def refuse_changed_data(ledger: Ledger, plan: Plan, data: Mapping[str, Any]) -> None:
+    """Raise `LedgerError` when trials of these conditions were trained on other data of the same name."""
+    now = {one["fingerprint"] for one in data["sets"]}
+    for outcome in ledger.outcomes(plan):
+        if outcome.data_fingerprint and outcome.data_fingerprint not in now:
+            raise LedgerError(
+                f"{ledger.workspace}: {plan.study.name} was trained on other data: fingerprint "
+                f"{outcome.data_fingerprint[:12]}, now {', '.join(one[:12] for one in sorted(now))}",
+                hint="choose a new --workspace, or prepare the data as they were",
+            )
+
+
+def refuse_other_weights(ledger: Ledger, plan: Plan, now: Mapping[str, str]) -> None:
+    """Raise `LedgerError` when trials started from other weights than `now`, sha256 by their condition's key.
+
+    Of trials of earlier versions, which did not record it, nothing is known.
+    """
+    started = tuple(condition for condition in plan.conditions if condition.key in now)
+    for trial in ledger.trials(replace(plan, conditions=started)) if started else ():
+        key, before = trial.condition.key, start_weights_of(trial.outcome) if trial.outcome else ""
+        if not now[key].startswith(before):
+            model = trial.condition.settings["model"]
+            raise LedgerError(
+                f"{ledger.workspace}: {plan.study.name} was trained from other weights in "
+                f"{model.get('weights') or model['name']}: sha256 {before[:12]}, now {now[key][:12]}",
+                hint="choose a new --workspace, or put the file back as it was",
+            )
+
+
+def hold_to_sources(
+    plan: Plan,
+    registry: Registry,
+    data: Mapping[str, Any],
+    ledger: Ledger,
+    request: Request,
+    say: Callable[[str], None],
+) -> None:
+    """Raise `LedgerError` where conditions that lack trials have others of another source of a plugin.
+
+    Where the request allows that, it is said. benchkit's own plugins may change with its version. Of trials of earlier
+    versions, which did not record it, nothing is known.
+    """
+    conditions = {one.key: one for one in ledger.unfinished(plan)}
+    trials = ledger.trials(plan) if request.retry else ()
+    conditions |= {one.condition.key: one.condition for one in trials if one.state in request.retry}
+    kept = (one.outcome for one in trials if one.condition.key in conditions and one.state not in request.retry)
+    plan = replace(plan, conditions=tuple(conditions.values()))
+    outcomes = filter(None, kept) if request.retry else ledger.outcomes(plan)
+    lines = changed_sources(plan, registry, data, outcomes)
+    if lines and not request.allow_changed_plugins:
+        raise LedgerError(
+            f"{ledger.workspace}: {plan.study.name} was trained with other sources of its plugins",
+            problems=lines,
+            hint="put the sources back as they were, choose a new --workspace, or let trials of several sources be put "
+            "together, which the report then tells: --allow-changed-plugins",
+        )
+    for line in lines:
+        say(f"warning: trials with several sources of a plugin are put together: {line}")
+
+
+def changed_sources(plan: Plan, registry: Registry, data: Mapping[str, Any], outcomes: Iterable[Outcome]) -> list[str]:
+    """Return a line for each plugin of a plan whose source is not that of some of its conditions' trials.
+
+    The source of a data set is the one by which it was prepared, where that is known.
+    """
+    asked = {f"{REPORTED}.{plugin_name(name)}" for name in asked_names(plan.study.named_metrics)}
+    counts = Counter(
+        tuple(source.get(key, "") for key in ("kind", "name", "source", "distribution", "file"))
+        for outcome in outcomes
+        if outcome.state in ("done", "pruned")
+        for where, source in sources_of(outcome.environment).items()
+        if source.get("kind") in KINDS and (where in asked or not where.startswith(REPORTED))
+    )
+    prepared = {("datasets", one["name"]): one["source"] for one in data["sets"] if one.get("source")}
+    lines = []
+    for (kind, name, source, distribution, file), trials in counts.items():
+        entry = registry.resolve(kind, name)[0]
+        now = prepared.get((kind, name)) or source_hash(entry)
+        own = entry.is_own and is_own(distribution, file)
+        if source and now and source != now and not own:
+            lines.append(
+                f"{kind_word(kind)} {name!r} of {file or distribution}: {count(trials, 'trial')} with source {source}, "
+                f"now {now} ({entry.file.name if entry.file else entry.origin})"
+            )
+    return lines
+
+
+def start_weights_of(outcome: Outcome) -> str:
+    """Return the sha256 of the weights that a trial started from, or as much of it as a note of its tells."""
+    noted = (re.search(r"^started from the weights .*\(sha256 ([0-9a-f]{12})\)$", note) for note in outcome.notes)
+    return outcome.start_weights or next((match[1] for match in noted if match), "")
