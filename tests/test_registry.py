@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import sys
 from pathlib import Path
@@ -389,6 +390,21 @@ def test_what_hides_plugins_is_named_only_where_it_does(site: Path, monkeypatch:
 def test_a_missing_local_file_is_explained(tmp_path: Path) -> None:
     with pytest.raises(PluginError, match=r"cannot read the plugin file .*: No such file"):
         Registry.installed([tmp_path / "absent.py"])
+
+
+def test_an_edit_of_the_same_length_within_the_same_second_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By time and length alone, Python takes the code of before from its bytecode."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    file, found = tmp_path / "mine.py", []
+    for number in (1, 2):
+        file.write_text(f"def scale():\n    return {number}\n\n\nPLUGINS = {{'benchkit.norms': {{'mine': scale}}}}\n")
+        os.utime(file, (1_700_000_000, 1_700_000_000))
+        plugin = Registry.installed((file,)).load("norms", "mine")
+        assert callable(plugin)
+        found.append(plugin())
+    assert found == [1, 2]
 
 
 def test_a_local_file_that_fails_is_run_again_next_time(tmp_path: Path) -> None:

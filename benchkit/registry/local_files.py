@@ -6,9 +6,11 @@ import ast
 import hashlib
 import importlib.util
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from benchkit.errors import PluginError
 from benchkit.registry.kinds import KINDS
@@ -51,6 +53,14 @@ def file_entries(path: Path) -> tuple[Entry, ...]:
     )
 
 
+class _Uncached(SourceFileLoader):
+    """Runs a file as it is: Python's bytecode is told by time and length alone from what an edit has made of it."""
+
+    def path_stats(self, path: str) -> Mapping[str, Any]:
+        """Tell nothing by which bytecode could be read or kept."""
+        raise OSError
+
+
 def load_file(entry: Entry) -> ModuleType:
     """Return the module of a local file, run at most once for each content; whatever it raises passes through."""
     assert entry.file is not None
@@ -61,6 +71,7 @@ def load_file(entry: Entry) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, entry.file)
     if spec is None or spec.loader is None:
         raise ImportError(f"{entry.file} is not a Python file")
+    spec.loader = _Uncached(name, str(entry.file))
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and type hints look their module up there while it runs
     try:
