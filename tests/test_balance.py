@@ -15,7 +15,7 @@ from benchkit import Split, Splits
 from benchkit.analysis.estimates import class_balance, constant_words
 from benchkit.analysis.summary import summarize
 from benchkit.cli import main
-from benchkit.data.manifest import balance_warning, facts_of
+from benchkit.data.dataset import balance_warning, facts_of
 from benchkit.results import StudyResults
 from benchkit.study.settings import PluginRef
 

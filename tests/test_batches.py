@@ -10,9 +10,9 @@ from sklearn.preprocessing import StandardScaler
 from torch.nn import functional
 
 from benchkit import DataError, Split, Splits
+from benchkit.data.dataset import Selected, draw, select
 from benchkit.study.settings import DataSettings, PluginRef
 from benchkit.train.batches import channel_statistics, image_set, in_unit_range, input_transform, loader
-from benchkit.train.selection import Selected, draw, select
 
 CPU = torch.device("cpu")
 

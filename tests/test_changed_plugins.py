@@ -18,7 +18,7 @@ from benchkit.analysis.summary import summarize
 from benchkit.capsule import read_capsule
 from benchkit.capsule.reading import restored
 from benchkit.cli import main
-from benchkit.data.manifest import maker_warning
+from benchkit.data.dataset import maker_warning
 from benchkit.errors import LedgerError
 from benchkit.ledger import read_results
 from benchkit.metrics import Metric, asked_names, declaration_of, know_recorded, metric_of, plugin_metrics

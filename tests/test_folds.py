@@ -19,13 +19,13 @@ from benchkit.analysis.ranking import basis, rank
 from benchkit.analysis.summary import summarize
 from benchkit.capsule.making import study_text
 from benchkit.cli import main
+from benchkit.data.dataset import Selection, folds_of, pooled, select
 from benchkit.errors import DataError, StudyError
 from benchkit.ledger import read_results
 from benchkit.plan import make_plan
 from benchkit.preparation import About, Draft, prepare
 from benchkit.study.studyfile import parse_study
 from benchkit.train.placement import images_for
-from benchkit.train.selection import Selection, folds_of, pooled, select
 
 LABELS = np.repeat([0, 1, 2], [23, 11, 7])
 

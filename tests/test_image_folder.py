@@ -17,9 +17,10 @@ from published_layouts import as_tar, as_zip
 
 from benchkit import DataError, Split
 from benchkit.cli import main
-from benchkit.data.manifest import load_data
+from benchkit.data.dataset import load_data
+from benchkit.data.prepared import EARLIER
 from benchkit.plan import make_plan
-from benchkit.preparation import EARLIER, find_prepared, replacing
+from benchkit.preparation import find_prepared, replacing
 from benchkit.registry import Registry
 from benchkit.study.settings import PluginRef
 from benchkit.study.studyfile import find_study

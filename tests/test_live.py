@@ -10,7 +10,7 @@ from rich.live import Live
 
 from benchkit.cli import live as live_view
 from benchkit.cli.live import Lines, Panel
-from benchkit.data.manifest import report_progress
+from benchkit.data.prepared import report_progress
 from benchkit.sweep.messages import Said, SeatsElsewhere, TrialEnded, TrialTaken, dump, event_of
 
 

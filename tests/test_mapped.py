@@ -14,11 +14,11 @@ import torch
 from engine_runs import make_split
 from PIL import Image
 
-from benchkit.data import decoding, manifest, mapped
+from benchkit.data import decoding, mapped, prepared
+from benchkit.data.dataset import Selected
 from benchkit.data.decoding import decode_images
 from benchkit.train import batches
 from benchkit.train.batches import image_set, loader
-from benchkit.train.selection import Selected
 from benchkit.train.streaming import AHEAD, asked_ahead, stream
 
 CPU = torch.device("cpu")
@@ -57,11 +57,11 @@ def test_a_large_set_is_let_go_of_each_time_that_so_much_of_it_was_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mapped, "LARGE", 2**22)
-    monkeypatch.setattr(manifest, "LARGE", 2**22)
+    monkeypatch.setattr(prepared, "LARGE", 2**22)
     images = np.random.default_rng(0).integers(0, 256, (100, 128, 128, 3), dtype=np.uint8)  # 48 KiB each
     np.save(tmp_path / "images.npy", images)
     size, problems = (tmp_path / "images.npy").stat().st_size, list[str]()
-    there = manifest._open_array(tmp_path / "images.npy", images.dtype, images.shape, size, problems)
+    there = prepared._open_array(tmp_path / "images.npy", images.dtype, images.shape, size, problems)
     assert problems == [] and not there.flags.writeable  # no page of it is this process's own
     gone: list[np.ndarray] = []
     whole = mapped.let_go
@@ -175,11 +175,11 @@ def test_a_file_that_can_be_mapped_for_reading_alone_is(tmp_path: Path, monkeypa
             raise OSError(codes[0], "refused")
         return load(file, mmap_mode="r", allow_pickle=allow_pickle)
 
-    monkeypatch.setattr(manifest.np, "load", refusing)
+    monkeypatch.setattr(prepared.np, "load", refusing)
     size, problems = (tmp_path / "images.npy").stat().st_size, list[str]()
     codes = [errno.ENOMEM, errno.EACCES]
     for expected in (images, np.empty(0, np.uint8)):
-        found = manifest._open_array(tmp_path / "images.npy", images.dtype, images.shape, size, problems)
+        found = prepared._open_array(tmp_path / "images.npy", images.dtype, images.shape, size, problems)
         np.testing.assert_array_equal(found, expected)
         del codes[0]
     assert problems == ["images.npy: [Errno 13] refused"]

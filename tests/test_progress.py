@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchkit.data.manifest import listening, progress_lines, report_progress
+from benchkit.data.prepared import listening, progress_lines, report_progress
 
 
 def test_progress_reaches_the_listener_alone() -> None:

@@ -15,7 +15,7 @@ from test_degenerate import OTHER, SOUND, study
 
 from benchkit import ImageGrid, NothingToDraw, Splits
 from benchkit.analysis.summary import summarize
-from benchkit.data.manifest import facts_of
+from benchkit.data.dataset import facts_of
 from benchkit.preparation import About, Draft, prepare
 from benchkit.protocols import Repeated
 from benchkit.report.context.provenance_sections import data_facts

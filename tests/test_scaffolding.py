@@ -21,6 +21,7 @@ from figure_results import learned
 
 from benchkit import PluginError
 from benchkit.cli import main
+from benchkit.data.dataset import check_selection
 from benchkit.plan import make_plan
 from benchkit.registry import Registry
 from benchkit.registry.kinds import KIND_TABLE
@@ -28,7 +29,6 @@ from benchkit.registry.options import options_of
 from benchkit.registry.registry import load_plugin
 from benchkit.registry.scaffolding import Project, install_command, plan_project, render_project, write_project
 from benchkit.study.studyfile import find_study
-from benchkit.train.selection import check_selection
 
 KINDS = {
     "norm": "norms",

@@ -18,6 +18,7 @@ from engine_runs import learnt, make_run, make_settings, make_split, make_splits
 from tiny_study import FACTOR, all_facts, study_of, sweep_here
 
 from benchkit import Split
+from benchkit.data.dataset import Selected, select
 from benchkit.errors import DivergedError
 from benchkit.ledger import read_results
 from benchkit.study.settings import DataSettings, PluginRef
@@ -27,7 +28,6 @@ from benchkit.train.checkpoint import load_checkpoint, save_checkpoint
 from benchkit.train.evaluate import finish
 from benchkit.train.fit import fit
 from benchkit.train.placement import place_all, shown_bytes
-from benchkit.train.selection import Selected, select
 from benchkit.train.streaming import LONGEST, SHORTEST, THREAD, Slot, stream
 
 CPU = torch.device("cpu")

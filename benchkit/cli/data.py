@@ -17,7 +17,7 @@ from benchkit.storage import mebibytes
 from benchkit.study.factors import parse_value
 
 if TYPE_CHECKING:
-    from benchkit.data.manifest import Manifest
+    from benchkit.data.prepared import Manifest
     from benchkit.registry.registry import Entry
 
 MOST_CLASSES = 12
@@ -117,7 +117,7 @@ def verify_data(name: NameArgument) -> None:
 
 
 def _prepare(name: str, given: Mapping[str, Any], *, replace: bool, plugins: Sequence[Path]) -> None:
-    from benchkit.data.manifest import made_by, naming
+    from benchkit.data.dataset import made_by, naming
     from benchkit.preparation import data_root, find_prepared, replacing
     from benchkit.registry.options import bind_options, options_of
 
@@ -152,7 +152,7 @@ def _prepare(name: str, given: Mapping[str, Any], *, replace: bool, plugins: Seq
 
 def _tell_maker(entry: Entry, manifest: Manifest) -> None:
     """Say that a set was prepared by another source of its plugin than is here, where it was."""
-    from benchkit.data.manifest import maker_warning
+    from benchkit.data.dataset import maker_warning
 
     if words := maker_warning(entry, manifest.made_with.get("source", "")):
         print_note(words)

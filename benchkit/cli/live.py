@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from benchkit.cli.app import cell, console, line
-from benchkit.data.manifest import listening, progress_lines
+from benchkit.data.prepared import listening, progress_lines
 from benchkit.duration import duration
 from benchkit.sweep.messages import (
     ConcurrencyTried,

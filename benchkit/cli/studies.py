@@ -66,7 +66,7 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Check a study file, its plugins and their options, and list its conditions."""
-    from benchkit.data.manifest import check_data
+    from benchkit.data.dataset import check_data
     from benchkit.plan import make_plan
     from benchkit.study.checks import check_plan, data_sets
 

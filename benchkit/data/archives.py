@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO
 
-from benchkit.data.manifest import report_progress
+from benchkit.data.prepared import report_progress
 from benchkit.errors import DataError
 
 MAX_RATIO = 200

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 
-from benchkit.data.manifest import report_progress
 from benchkit.data.mapped import READ, let_go
+from benchkit.data.prepared import report_progress
 
 if TYPE_CHECKING:  # Pillow is imported where a file is decoded: a worker decodes none
     from PIL import Image

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.lib.format import open_memmap
 
-from benchkit.data.manifest import SPLIT_NAMES, SplitManifest, group_file, image_file, label_file
+from benchkit.data.prepared import SPLIT_NAMES, SplitManifest, group_file, image_file, label_file
 from benchkit.errors import DataError
 
 
@@ -112,3 +112,7 @@ class Draft:
             image_bytes=image_file(self.folder, split).stat().st_size,
             label_bytes=label_file(self.folder, split).stat().st_size,
         )
+
+
+Build = Callable[[Draft], About]
+"""Writes all splits into a draft and says what the data set is."""

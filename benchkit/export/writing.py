@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from scipy.special import softmax
 
 from benchkit import __version__
-from benchkit.data.manifest import load_data
+from benchkit.data.dataset import load_data, select
 from benchkit.errors import BenchkitError, DataError, PluginError
 from benchkit.export.choice import ChosenTrial
 from benchkit.export.described import DESCRIPTION, PRETRAINED, WEIGHTS, Exported, ImageRule, network_of, ready
@@ -32,7 +32,6 @@ from benchkit.storage import encode
 from benchkit.study.settings import PluginRef, Settings
 from benchkit.train.evaluate import images_at_once
 from benchkit.train.placement import images_for
-from benchkit.train.selection import select
 
 CARD, SCRIPT, WRONG = "README.md", "predict.py", "misclassified.csv"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchkit.analysis.candidates import Standing
-from benchkit.data.manifest import balance_warning
+from benchkit.data.dataset import balance_warning
 from benchkit.errors import DataError
 from benchkit.ledger import Ledger
 from benchkit.ledger.readback import confirm_conditions

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from benchkit.data.dataset import select
 from benchkit.errors import BenchkitError, TrainingError, first_line, where_raised
 from benchkit.metrics import Predictions, asked_metrics, name_problem, value_of
 from benchkit.plan import Condition, typed_settings
@@ -24,7 +25,6 @@ from benchkit.train.batches import InputTransform
 from benchkit.train.hooks import Hooks, sampling_of, started
 from benchkit.train.randomness import seeded
 from benchkit.train.run import Plugins, build_model, loss_function, start_weights, training_parts, unrecorded
-from benchkit.train.selection import select
 
 MOST_NETWORKS = 200
 """Different networks that are built at the most."""

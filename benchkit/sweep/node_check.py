@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchkit.child import answer_stream
-from benchkit.data.manifest import load_data
+from benchkit.data.dataset import load_data
 from benchkit.errors import BenchkitError, DataError, first_line
 from benchkit.preparation import data_root
 from benchkit.registry import Registry

@@ -12,7 +12,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
-from benchkit.data.manifest import absence_warning, balance_warning, facts_of, load_data, maker_warning, naming
+from benchkit.data.dataset import (
+    absence_warning,
+    balance_warning,
+    check_selection,
+    facts_of,
+    load_data,
+    maker_warning,
+    naming,
+)
 from benchkit.errors import TrainingError
 from benchkit.ledger import Ledger
 from benchkit.ledger.leases import LEASE
@@ -36,7 +44,6 @@ from benchkit.sweep.pool import Pool, answers, cannot_go_on
 from benchkit.sweep.progress import View
 from benchkit.sweep.seat_lines import SeatLines, tell_of
 from benchkit.sweep.until_decided import begin_analyses, train_until_decided
-from benchkit.train.selection import check_selection
 from benchkit.train.weights_file import weights_digest, weights_file
 
 SHARED_WORDS = (

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from benchkit.data.dataset import Selected
 from benchkit.errors import BenchkitError, TrainingError, first_line, first_of, where_raised
 from benchkit.protocols import Batch, Splits
 from benchkit.study.seeds import trial_seeds
@@ -23,7 +24,6 @@ from benchkit.train import batches
 from benchkit.train.hooks import Hooks, Named, held
 from benchkit.train.randomness import randomness
 from benchkit.train.run import Plugins, Run, loss_function
-from benchkit.train.selection import Selected
 from benchkit.train.step import Precision, train_step
 
 FEW = 4

@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from benchkit.data.manifest import located
+from benchkit.data.dataset import located
 from benchkit.plan import Plan
 from benchkit.preparation import find_prepared, prepared_folder
 from benchkit.registry import Registry

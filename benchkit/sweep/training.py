@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from safetensors.numpy import save
 
-from benchkit.data.manifest import load_data
+from benchkit.data.dataset import load_data
 from benchkit.errors import BenchkitError, DivergedError, PluginError, first_line, where_raised
 from benchkit.metrics import asked_metrics, epoch_readings
 from benchkit.plan import typed_settings

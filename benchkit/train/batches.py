@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from benchkit.data.dataset import Selected
 from benchkit.data.mapped import Ask, asking
 from benchkit.protocols import Batch
-from benchkit.train.selection import Selected
 from benchkit.train.streaming import asked_ahead, stream
 
 CHUNK_BYTES = 2**24

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import torch
 
+from benchkit.data.dataset import Selected, Selection, select
 from benchkit.protocols import Splits
 from benchkit.study.settings import Settings
 from benchkit.train.batches import ImageSet, Statistics, channel_statistics, image_set
-from benchkit.train.selection import Selected, Selection, select
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

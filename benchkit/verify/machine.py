@@ -10,7 +10,7 @@ from typing import Any
 
 from benchkit.capsule.archive import CapsuleStudy
 from benchkit.capsule.reading import Capsule
-from benchkit.data.manifest import Manifest
+from benchkit.data.prepared import Manifest
 from benchkit.errors import PluginError
 from benchkit.preparation import prepared_folders
 from benchkit.registry import Registry

@@ -34,6 +34,7 @@ from torch import nn
 
 from benchkit import Split, Splits
 from benchkit.cli.options import parse_size
+from benchkit.data.dataset import Selected
 from benchkit.study.seeds import trial_seeds
 from benchkit.study.settings import DataSettings, ModelSettings, PluginRef, Settings, TrainSettings
 from benchkit.train.batches import image_set
@@ -41,7 +42,6 @@ from benchkit.train.device import resolve_device
 from benchkit.train.fit import fit
 from benchkit.train.placement import shown_bytes
 from benchkit.train.run import Plugins, Run, build_run
-from benchkit.train.selection import Selected
 
 WRITTEN = 2**26
 """Bytes that are made up at a time."""

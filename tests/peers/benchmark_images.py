@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from benchkit import Split, Splits, card
-from benchkit.data.manifest import open_splits, read_manifest
+from benchkit.data.prepared import open_splits, read_manifest
 from benchkit.preparation import data_root
 
 SCORED = 100

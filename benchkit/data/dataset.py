@@ -1,18 +1,235 @@
-"""Which images of a data set a study uses as train, val and test: draws that keep every class's share, and folds.
+"""The data set of a study: loaded by its name, told of, and which of its images are train, val and test.
 
-Of folds, into which the images of all splits together are divided, each is the test images of one repeat.
+Draws of these keep every class's share. Of folds, into which the images of all splits together are divided, each is the
+test images of one repeat.
 """
 
 from __future__ import annotations
 
+import base64
+import io
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 
-from benchkit.errors import DataError
+from benchkit.data.prepared import data_root, find_prepared
+from benchkit.errors import BenchkitError, DataError, first_line, listed, where_raised
+from benchkit.metrics import unbalanced
 from benchkit.protocols import Split, Splits
+from benchkit.registry import Registry
+from benchkit.registry.options import bind_options, options_of
+from benchkit.registry.registry import Entry
+from benchkit.registry.sources import source_hash
 from benchkit.study.seeds import derive_seed
-from benchkit.study.settings import DataSettings
+from benchkit.study.settings import DataSettings, PluginRef
+
+_maker: ContextVar[Entry | None] = ContextVar("benchkit_maker", default=None)
+
+
+@contextmanager
+def made_by(entry: Entry) -> Iterator[None]:
+    """Let whatever is prepared inside the block say by which source of a data set's plugin it was made."""
+    token = _maker.set(entry)
+    try:
+        yield
+    finally:
+        _maker.reset(token)
+
+
+def maker() -> dict[str, str]:
+    """Return what a manifest keeps of the plugin that prepares a set: the digest of its source, where it is known."""
+    entry = _maker.get()
+    source = source_hash(entry) if entry else ""
+    return {"source": source} if source else {}
+
+
+def maker_warning(entry: Entry, source: str) -> str:
+    """Return a sentence where a set was prepared by another source of its plugin than is here, else nothing.
+
+    benchkit's own data sets change with its version, and say themselves what that means for what is prepared.
+    """
+    if entry.is_own or not source:
+        return ""
+    now = source_hash(entry)
+    if not now or source == now:
+        return ""
+    again = f"benchkit data prepare {entry.name} --replace{f' --plugin {entry.file.name}' if entry.file else ''}"
+    return (
+        f"{entry.name}: its images were prepared by another source of the data set ({source}) than is here ({now}), "
+        f"and are used as they are; `{again}` makes them anew"
+    )
+
+
+def load_data(registry: Registry, ref: PluginRef, root: Path, study_file: Path | None = None) -> Splits:
+    """Return a data set's splits, preparing it under `root` when that has not been done.
+
+    Options that are relative paths are told from the folder of the study's file (see `located`).
+    """
+    plugin = registry.bind("datasets", located(registry, ref, root, study_file)[0])
+    with naming(registry, ref.name), made_by(registry.resolve("datasets", ref.name)[0]):
+        splits = plugin(root)
+        if not isinstance(splits, Splits):
+            raise DataError(f"it returned a {type(splits).__name__}, expected benchkit.Splits")
+    return splits
+
+
+@contextmanager
+def naming(registry: Registry, name: str) -> Iterator[None]:
+    """Let what a data set raises in the block be a `DataError` that names it, and the plugin where it is a stranger's.
+
+    What the machine is to blame for passes as it is: memory, packages, and what the system refuses.
+    """
+    entry = registry.resolve("datasets", name)[0]
+    origin = entry.file.name if entry.file else entry.origin
+    hint = "" if entry.is_own else f"`benchkit plugins check {name}` tries the plugin of {origin}"
+    try:
+        yield
+    except DataError as error:
+        what = error.what if name in error.what else f"{name}: {error.what}"
+        raise type(error)(what, problems=error.problems, hint=error.hint or hint) from error
+    except (BenchkitError, MemoryError, ImportError):
+        raise
+    except (Exception, SystemExit) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        told = f"{type(error).__name__}: {first_line(error)}{where_raised(error, plugins_only=True)}"
+        raise DataError(f"{name}: {told}", hint=hint) from error
+
+
+def located(
+    registry: Registry, ref: PluginRef, root: Path, study_file: Path | None
+) -> tuple[PluginRef, Mapping[str, tuple[Path, ...]]]:
+    """Return a data set's reference with its relative paths made whole, and by option the paths tried in vain.
+
+    A relative path is told from the folder of the study's file, else from the current one where only that has it; with
+    nothing there, it is the path of which the set is prepared, if any.
+    """
+    if not any(isinstance(value, str | Path) for value in ref.options.values()):
+        return ref, {}
+    plugin = cast(Callable[..., Any], registry.load("datasets", ref.name))
+    options, given, missing = options_of(plugin, "datasets"), dict(ref.options), {}
+    for option in options:
+        value = given.get(option.name)
+        if "path" not in option.type.split(" | ") or not isinstance(value, str | Path):
+            continue
+        written = Path(value).expanduser()
+        folders = (study_file.absolute().parent, Path.cwd()) if study_file else (Path.cwd(),)
+        tried = tuple(dict.fromkeys(folder / written for folder in folders))
+        there = [path for path in tried if path.exists()] or [
+            path
+            for path in tried
+            if find_prepared(plugin, root, bind_options(options, {**given, option.name: str(path)}))
+        ]
+        if not there:
+            missing[option.name] = tried
+        given[option.name] = str((there or tried)[0])
+    return PluginRef(name=ref.name, options=given), missing
+
+
+def check_data(registry: Registry, refs: Iterable[PluginRef], study_file: Path | None) -> None:
+    """Raise `DataError` with every path of a data set that is neither there nor of a set that is prepared."""
+    problems = []
+    for ref in refs:
+        _, missing = located(registry, ref, data_root(), study_file)
+        problems += [
+            f"data.{name} = {str(ref.options[name])!r}: {' and '.join(map(str, tried))} "
+            f"{'do' if len(tried) > 1 else 'does'} not exist"
+            for name, tried in missing.items()
+        ]
+    if problems:
+        raise DataError(
+            "the study's images cannot be found",
+            problems=problems,
+            hint="relative paths are told from the folder of the study's file",
+        )
+
+
+def class_counts(split: Split, splits: Splits) -> list[int]:
+    """Return the number of a split's images of each class, in label order; labels of no class are not counted."""
+    counts = dict(zip(*(each.tolist() for each in np.unique(split.labels, return_counts=True)), strict=True))
+    return [counts.get(label, 0) for label in range(len(splits.class_names))]
+
+
+def balance_warning(facts: Mapping[str, Any]) -> str:
+    """Return a sentence where the largest class of train has three times the smallest or more, else nothing."""
+    if not unbalanced(facts):
+        return ""
+    counts = dict(zip(facts["class_names"], facts["class_counts"]["train"], strict=True))
+    least, most = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
+    return (
+        f"{facts['name']}: the classes of train are unbalanced, {most} has {counts[most]:,} images and {least} "
+        f"{counts[least]:,}; naming {most} always is right for {counts[most] / sum(counts.values()):.0%} of them"
+    )
+
+
+def absence_warning(facts: Mapping[str, Any]) -> str:
+    """Return a sentence where a split has no image of some class, else nothing."""
+    absent = [
+        f"{split} has no image of "
+        + listed([name for name, count in zip(facts["class_names"], counts, strict=True) if not count], 10)
+        for split, counts in facts.get("class_counts", {}).items()
+        if not all(counts)
+    ]
+    return f"{facts['name']}: {'; '.join(absent)}" if absent else ""
+
+
+def facts_of(ref: PluginRef, splits: Splits) -> dict[str, Any]:
+    """Return the facts of a prepared data set as plain values; counts are those of the whole splits."""
+    named = splits.named
+    return {
+        "name": ref.name,
+        "options": {key: str(value) for key, value in ref.options.items()},
+        "counts": {name: len(split.labels) for name, split in named.items()},
+        "class_counts": {name: class_counts(split, splits) for name, split in named.items()},
+        "image_shape": list(splits.train.images.shape[1:]),
+        "class_names": list(splits.class_names),
+        "licence": splits.licence,
+        "citation": splits.citation,
+        "notes": list(splits.notes),
+        "fingerprint": splits.fingerprint,
+        **_repeated(splits),
+    }
+
+
+SIDE = 64
+"""Pixels of the longer side of a repeated image's picture, at the most."""
+
+
+def _repeated(splits: Splits) -> dict[str, Any]:
+    """Return what a ledger keeps of images that several splits have, nothing where there are none.
+
+    Of a pair: the splits and classes of both, and the picture, JPEG in base64.
+    """
+    found = splits.repeated
+    if found is None or not found.count:
+        return {}
+    return {"repeated": found.count, "repeated_pairs": [_pair(splits, *pair) for pair in found.pairs]}
+
+
+def _pair(splits: Splits, first: str, row: int, second: str, other: int) -> dict[str, Any]:
+    named = splits.named
+    return {
+        "splits": [first, second],
+        "classes": [splits.class_names[named[split].labels[at]] for split, at in ((first, row), (second, other))],
+        "picture": _picture(named[second], other),
+    }
+
+
+def _picture(split: Split, row: int) -> str:
+    from PIL import Image
+
+    pixels = split.images[row]
+    colours = np.repeat(pixels[:, :, :1], 3, axis=2) if pixels.shape[2] != 3 else pixels
+    image = Image.fromarray(np.ascontiguousarray(colours))
+    image.thumbnail((SIDE, SIDE))
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=85)
+    return base64.b64encode(out.getvalue()).decode()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
