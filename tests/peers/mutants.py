@@ -39,6 +39,7 @@ from code_changes import ROOT, Mutant, changed_text, drawn
 UNDER = (
     "benchkit/study",
     "benchkit/plan.py",
+    "benchkit/data/dataset.py",
     "benchkit/ledger",
     "benchkit/train",
     "benchkit/analysis",
