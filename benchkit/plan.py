@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -13,10 +15,9 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from benchkit.errors import StudyError, nearest
-from benchkit.study import Factor, Level, Search, Study, Tree
-from benchkit.study.factors import grid_size
+from benchkit.study import Factor, Level, Search, SearchRange, Study, Tree
 from benchkit.study.settings import Settings
-from benchkit.study.tree import Problems, changed, resolve
+from benchkit.study.tree import Problems, changed, resolve, value_at
 
 if TYPE_CHECKING:
     from benchkit.results import Decision
@@ -122,6 +123,64 @@ def _by_one(search: Search, sampler: str) -> Search:
     return dataclasses.replace(search, sampler=sampler or search.sampler, samplers=())
 
 
+TOLERANCE = 1e-8
+"""How far a value may be off a range's steps, in steps."""
+
+
+def default_params(search: Search, settings: Tree) -> dict[str, Any]:
+    """Return the settings that a study already has for its search space, where they lie inside their ranges."""
+    own = {spanned.path: value_at(settings, spanned.path) for spanned in search.space}
+    return {spanned.path: own[spanned.path] for spanned in search.space if contains(spanned, own[spanned.path])}
+
+
+def contains(spanned: SearchRange, value: Any) -> bool:
+    """Return whether a search of this range can choose a value."""
+    if spanned.choices:
+        return any(value == choice and type(value) is type(choice) for choice in spanned.choices)
+    number = isinstance(value, int if spanned.integer else int | float) and not isinstance(value, bool)
+    if not number or spanned.low is None or spanned.high is None or not spanned.low <= value <= spanned.high:
+        return False
+    return not spanned.step or abs((steps := (value - spanned.low) / spanned.step) - round(steps)) < TOLERANCE
+
+
+def extremes(spanned: SearchRange) -> tuple[Any, ...]:
+    """Return the values that bound a range: its lowest and highest, or all of its choices."""
+    return spanned.choices or (spanned.low, spanned.high)
+
+
+def grid_size(search: Search) -> int:
+    """Return how many points a grid search has; raise `StudyError` for a range without a step."""
+    return math.prod(_axis_size(spanned) for spanned in search.space)
+
+
+def grid_points(search: Search) -> list[dict[str, Any]]:
+    """Return every point of a grid search, the last path of the space varying fastest.
+
+    Raises `StudyError` for a range without a step.
+    """
+    axes = [[(spanned.path, value) for value in _axis(spanned)] for spanned in search.space]
+    return [dict(point) for point in itertools.product(*axes)]
+
+
+def _axis_size(spanned: SearchRange) -> int:
+    if spanned.choices:
+        return len(spanned.choices)
+    if spanned.low is None or spanned.high is None or not (spanned.step or spanned.integer):
+        raise StudyError(f"search.space.{spanned.path}: a grid needs a list of choices, or a range with a step")
+    return int((spanned.high - spanned.low) / (spanned.step or 1) + TOLERANCE) + 1
+
+
+def _axis(spanned: SearchRange) -> tuple[Any, ...]:
+    size = _axis_size(spanned)
+    if spanned.choices:
+        return spanned.choices
+    assert spanned.low is not None and spanned.high is not None
+    # Multiples of a step carry rounding errors (3 * 0.1 > 0.3), which must not lead out of the range.
+    step, low, high = spanned.step or 1, spanned.low, spanned.high
+    values = [min(high, float(f"{low + k * step:.12g}")) for k in range(size)]
+    return tuple(int(value) for value in values) if spanned.integer else tuple(float(value) for value in values)
+
+
 def make_plan(study: Study, *, only: Mapping[str, Sequence[str]] | None = None) -> Plan:
     """Return the conditions of a study, or those that `only` picks by factor and level.
 
@@ -146,6 +205,25 @@ def make_plan(study: Study, *, only: Mapping[str, Sequence[str]] | None = None) 
     plan = Plan(study=study, conditions=conditions + searches, typed=typed)
     _refuse_more(study, sum(plan.count(condition) for condition in plan.conditions), MOST_TRIALS, "trials")
     return plan
+
+
+def parse_only(choices: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Return the levels asked for by factor, each once; commas inside parentheses belong to a label.
+
+    Raises `StudyError` with every choice that is not FACTOR=LEVEL[,LEVEL].
+    """
+    wanted: dict[str, tuple[str, ...]] = {}
+    problems = []
+    for choice in choices:
+        path, equals, text = choice.partition("=")
+        labels = [label.strip() for label in re.split(r",(?![^()]*\))", text)]
+        if not equals or not path.strip() or not all(labels):
+            problems.append(f"--only {choice}: expected FACTOR=LEVEL, for example model.norm=gn or model.norm=gn,bn")
+            continue
+        wanted[path.strip()] = tuple(dict.fromkeys((*wanted.get(path.strip(), ()), *labels)))
+    if problems:
+        raise StudyError("the choice of conditions cannot be read", problems=problems)
+    return wanted
 
 
 def _refuse_more(study: Study, number: int, most: int, things: str) -> None:

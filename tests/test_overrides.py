@@ -6,7 +6,8 @@ import pytest
 from tiny_study import FACTOR, SEARCH, study_of
 
 from benchkit.errors import StudyError
-from benchkit.study.factors import parse_only, parse_value
+from benchkit.plan import parse_only
+from benchkit.study.tree import parse_value
 
 DROPOUT = '[[regularizers]]\nname = "dropout"\nrate = 0.5\n'
 

@@ -9,9 +9,8 @@ import tiny_study
 from tiny_study import FACTOR, SEARCH, study_of
 
 from benchkit.errors import StudyError
-from benchkit.plan import confirm_condition, make_plan
+from benchkit.plan import confirm_condition, contains, default_params, grid_points, make_plan
 from benchkit.study import SearchRange
-from benchkit.study.factors import contains, default_params, grid_points
 from benchkit.study.seeds import derive_seed
 from benchkit.study.studyfile import parse_study
 

@@ -11,11 +11,11 @@ import pytest
 import torch  # noqa: F401 - plugins are then described in this process, which saves starting another
 
 from benchkit.errors import StudyError
-from benchkit.plan import make_plan
+from benchkit.plan import grid_points, grid_size, make_plan
 from benchkit.registry import Registry
 from benchkit.study.checks import check_plan
-from benchkit.study.factors import grid_points, grid_size, parse_value
 from benchkit.study.studyfile import find_study, parse_study, read_study
+from benchkit.study.tree import parse_value
 
 HEAD = 'title = "t"\n'
 TAIL = '[data]\nname = "digits"\n[model]\nname = "resnet"\n'

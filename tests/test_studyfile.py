@@ -12,8 +12,8 @@ from benchkit import plan
 from benchkit.errors import StudyError
 from benchkit.registry import Registry
 from benchkit.study import Goal, Search, SearchRange
-from benchkit.study.factors import label_of
 from benchkit.study.studyfile import find_study, parse_study, read_study
+from benchkit.study.tree import label_of
 
 
 def problems_of(*parts: str, **more: object) -> str:

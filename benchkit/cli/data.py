@@ -14,7 +14,7 @@ from benchkit.cli.options import AsJson, PluginFiles
 from benchkit.errors import BenchkitError, DataError, PluginError, nearest
 from benchkit.registry import Registry
 from benchkit.storage import mebibytes
-from benchkit.study.factors import parse_value
+from benchkit.study.tree import parse_value
 
 if TYPE_CHECKING:
     from benchkit.data.prepared import Manifest

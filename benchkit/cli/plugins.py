@@ -21,7 +21,7 @@ from benchkit.registry.description import Description, describe_all, glance, to_
 from benchkit.registry.kinds import KINDS, kind_word, parse_kind
 from benchkit.registry.options import REQUIRED, Option, options_of
 from benchkit.registry.registry import Entry, load_plugin
-from benchkit.study.factors import parse_value
+from benchkit.study.tree import parse_value
 
 if TYPE_CHECKING:
     from benchkit.testing import Verdict

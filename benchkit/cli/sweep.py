@@ -30,10 +30,10 @@ from benchkit.cli.options import (
 )
 from benchkit.duration import duration
 from benchkit.errors import StudyError
+from benchkit.plan import parse_only
 from benchkit.registry import Registry
 from benchkit.results import REPEATED, RETRIED
 from benchkit.storage import placed
-from benchkit.study.factors import parse_only
 from benchkit.study.studyfile import MOST_REPEATS, find_study
 
 if TYPE_CHECKING:

@@ -48,11 +48,10 @@ from benchkit.ledger.tables import (
 )
 from benchkit.ledger.trials import TrialFolder, numbers_of, occupied, state_of
 from benchkit.locks import disk_of, held, place_of
-from benchkit.plan import PHASES, Condition, Plan, make_plan, search_of, typed_settings
+from benchkit.plan import PHASES, Condition, Plan, default_params, grid_points, make_plan, search_of, typed_settings
 from benchkit.results import Decision, Outcome, State, Trial
 from benchkit.storage import decode, encode, write_atomically
 from benchkit.study import Study
-from benchkit.study.factors import default_params, grid_points
 
 LONGEST_LABEL = 120
 """Characters of a condition's label in the names of its Optuna study; its key tells it from all others."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from benchkit.errors import PluginError, StudyError, nearest
 from benchkit.metrics import asked_names, plugin_name
-from benchkit.plan import Condition, Plan, typed_settings
+from benchkit.plan import Condition, Plan, extremes, typed_settings
 from benchkit.protocols import clashes_of
 from benchkit.registry import Registry
 from benchkit.registry.description import Description, describe_all
@@ -17,7 +17,6 @@ from benchkit.registry.kinds import kind_word
 from benchkit.registry.options import Option, check_options
 from benchkit.registry.registry import Entry
 from benchkit.study import SearchRange, Study
-from benchkit.study.factors import extremes
 from benchkit.study.logo import read_logo
 from benchkit.study.origin import compare_settings
 from benchkit.study.settings import OWN_NAMES, USUAL_LOSS, DataSettings, ModelSettings, PluginRef, Settings

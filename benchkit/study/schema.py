@@ -19,7 +19,6 @@ from benchkit.registry import Registry
 from benchkit.registry.kinds import KIND_TABLE
 from benchkit.registry.options import sentence_about
 from benchkit.storage import cache_folder, write_atomically
-from benchkit.study.factors import SAMPLERS
 from benchkit.study.origin import PLACES, Origin, SourceClaim, StatedSetting
 from benchkit.study.settings import (
     OWN_NAMES,
@@ -30,7 +29,7 @@ from benchkit.study.settings import (
     TrainSettings,
 )
 from benchkit.study.study import Published, PublishedRow, ReportSettings, Search, SearchRange
-from benchkit.study.studyfile import MOST_REPEATS, SPLITS
+from benchkit.study.studyfile import MOST_REPEATS, SAMPLERS, SPLITS
 
 Schema = dict[str, Any]
 DRAFT = "http://json-schema.org/draft-07/schema#"

@@ -1,34 +1,55 @@
 """From a study file's text to a `Study`: strict, every problem reported at once. The only module that reads TOML files.
 
-`factors` reads what is varied, factors and search, `tree` the settings, `origin` the source and the author's text.
+`tree` reads the settings and `--set`, `origin` the source and the author's text.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import tomllib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from benchkit.errors import PluginError, StudyError, nearest, shortened
-from benchkit.metrics import score_metrics
+from benchkit.metrics import epoch_metrics, goal_metrics, is_read_each_epoch, metric_of, score_metrics
+from benchkit.plan import TOLERANCE, extremes, grid_size
 from benchkit.registry import Registry
-from benchkit.study.factors import apply_overrides, read_factors, read_levels, read_search, smoke_form
 from benchkit.study.logo import logo_path
 from benchkit.study.origin import note_levels, read_author_text, read_origin
-from benchkit.study.study import UNTIL_DECIDED, Published, PublishedRow, ReportSettings, Study, section_of
+from benchkit.study.smoke import smoke_form, smoke_table
+from benchkit.study.study import (
+    UNTIL_DECIDED,
+    Factor,
+    Goal,
+    Level,
+    Published,
+    PublishedRow,
+    ReportSettings,
+    Search,
+    SearchRange,
+    Study,
+    Tree,
+    section_of,
+)
 from benchkit.study.tree import (
     DEEPEST,
     MOST_BYTES,
     SECTIONS,
     Problems,
+    apply_overrides,
     each_table,
     fits,
+    hashable,
+    in_quotes,
+    label_of,
     note_extremes,
     quoted,
     resolve,
+    try_changes,
     typed,
 )
 
@@ -111,7 +132,7 @@ def parse_study(
     table = _within_limits({"its file name": name, **_parsed(text, shown)}, shown)
     del table["its file name"]
     problems = Problems()
-    table = _smoke_table(table, overrides, problems) if smoke else apply_overrides(table, overrides, problems)
+    table = smoke_table(table, overrides, problems) if smoke else apply_overrides(table, overrides, problems)
     table = _within_limits(table, shown)
     study = _study(table, f"{name}-smoke" if smoke else name, problems, path.parent if path else None)
     if not smoke and "smoke" in table:
@@ -142,18 +163,6 @@ def _within_limits(table: dict[str, Any], shown: str) -> dict[str, Any]:
 def _refuse(shown: str, problems: Problems) -> None:
     if problems:
         raise StudyError(f"{shown}: this study cannot be used", problems=problems.first_lines)
-
-
-def _smoke_table(table: Mapping[str, Any], overrides: Sequence[str], problems: Problems) -> dict[str, Any]:
-    """Return the tiny version of a study; `--set` has the last word, but not on its data, which are digits."""
-    ours = [override for override in overrides if section_of(override) == "data"]
-    changed = apply_overrides(table, ours, problems)
-    try:
-        small = smoke_form(changed)
-    except StudyError as error:
-        problems.add("smoke", error.what)
-        small = {key: value for key, value in changed.items() if key != "smoke"}
-    return apply_overrides(small, [override for override in overrides if override not in ours], problems)
 
 
 def _try_smoke(table: Mapping[str, Any], problems: Problems) -> None:
@@ -340,3 +349,239 @@ def _figures(listed: Any, problems: Problems) -> tuple[tuple[str, Mapping[str, A
             what = "expected a figure's name or a table with name and options"
             problems.add("report.figures", f"got {quoted(item)}, {what}")
     return tuple(figures)
+
+
+def read_factors(table: Any, settings: Tree, seed: int, problems: Problems) -> tuple[Factor, ...]:
+    """Return the factors of a study, noting every problem with them in `problems`."""
+    if not isinstance(table, Mapping):
+        problems.add("factors", f"got {quoted(table)}, expected a table of lists")
+        return ()
+    factors = []
+    for path, values in table.items():
+        if not isinstance(values, list) or not values:
+            problems.add(f"factors.{path}", f"got {quoted(values)}, expected a list of levels{in_quotes(path, values)}")
+            continue
+        levels = read_levels(path, values, problems)
+        _note_twins(path, levels, problems)
+        for level in levels:
+            try_changes(settings, level.settings, seed, f"factors.{path}, level {level.label!r}", problems)
+        factors.append(Factor(path=path, levels=levels))
+    _note_overlaps(factors, problems)
+    return tuple(factors)
+
+
+def read_levels(path: str, values: list[Any], problems: Problems) -> tuple[Level, ...]:
+    """Return a factor's levels; a level with `add` fixes all that the one before it fixes, and what it adds."""
+    levels: list[Level] = []
+    for value in values:
+        before = levels[-1].settings if levels else {}
+        levels.append(read_level(path, value, before, problems))
+    return tuple(levels)
+
+
+def read_level(path: str, value: Any, before: Mapping[str, Any], problems: Problems) -> Level:
+    """Return one level: a value for `path`, or a table with `label` and one of `value`, `set` and `add`.
+
+    `set` holds dotted paths and values, and may be empty; `add` holds those that come to the ones `before`.
+    """
+    if not isinstance(value, Mapping) or "label" not in value or not set(value) <= {"label", "value", "set", "add"}:
+        return Level(label=label_of(value), settings={path: value})
+    label = str(value["label"]).strip()
+    if not label:
+        problems.add(f"factors.{path}", "a label is empty")
+    if set(value) == {"label", "value"}:
+        return Level(label=label, settings={path: value["value"]})
+    for key, start in (("set", {}), ("add", before)):
+        if set(value) == {"label", key} and isinstance(value[key], Mapping):
+            return Level(label=label, settings={**start, **value[key]})
+    problems.add(
+        f"factors.{path}", f"level {label!r} needs a value, or a table `set` (or `add`) of dotted paths and values"
+    )
+    return Level(label=label, settings={})
+
+
+def _note_twins(path: str, levels: tuple[Level, ...], problems: Problems) -> None:
+    for label, times in sorted(Counter(level.label for level in levels).items()):
+        if times > 1:
+            problems.add(f"factors.{path}", f"level {label!r} stands twice; give each its own label")
+    first: dict[Any, Level] = {}
+    for level in levels:
+        other = first.setdefault(hashable(level.settings), level)
+        if other.label != level.label:
+            problems.add(f"factors.{path}", f"levels {other.label!r} and {level.label!r} are the same")
+
+
+def _note_overlaps(factors: list[Factor], problems: Problems) -> None:
+    """Two factors that fix one path would train the same condition under several names."""
+    owners: dict[str, str] = {}
+    for factor in factors:
+        for path in dict.fromkeys(path for level in factor.levels for path in level.settings):
+            if path in owners:
+                problems.add(f"factors.{factor.path}", f"fixes {path}, which the factor {owners[path]!r} fixes too")
+            owners.setdefault(path, factor.path)
+
+
+SAMPLERS = ("tpe", "random", "gp", "cma-es", "grid", "nsga-ii")
+MOST_CHOICES = 10_000
+MOST_POINTS = 100_000
+"""The most points of a grid search."""
+MOST_STEPS = 10**9
+"""The most steps that a range may have, from its lowest to its highest value."""
+
+
+def read_search(table: Any, settings: Tree, seed: int, problems: Problems) -> Search | None:
+    """Return the search of a study, or None when it has none, noting every problem with it in `problems`."""
+    if table is None:
+        return None
+    if not isinstance(table, Mapping):
+        problems.add("search", f"got {quoted(table)}, expected a table")
+        return None
+    rest = {key: value for key, value in table.items() if key not in ("goal", "space", "sampler")}
+    goals = _goals(table.get("goal", "val.loss"), problems)
+    space = _space(table.get("space"), settings, seed, problems)
+    samplers = _samplers(table.get("sampler", "tpe"), problems)
+    prunable = len(goals) == 1 and is_read_each_epoch(goals[0].metric)
+    rest.setdefault("pruner", "median" if prunable and goals[0].metric in epoch_metrics() else "none")
+    given: dict[str, Any] = {"goals": goals, "space": space, "samplers": samplers if len(samplers) > 1 else ()}
+    if samplers:
+        given["sampler"] = samplers[0]
+    search = typed(Search, rest, "search", problems, also=("goal", "space", "sampler"), **given)
+    if search:
+        _check_search(search, prunable, problems)
+    return search
+
+
+def _check_search(search: Search, prunable: bool, problems: Problems) -> None:
+    if not prunable and search.pruner != "none":
+        problems.add(
+            "search.pruner",
+            f"got {search.pruner!r}: only a single goal that is read after each epoch can be pruned, such as val.loss",
+        )
+    for sampler in search.samplers or (search.sampler,):
+        _check_sampler(sampler, search, problems)
+
+
+def _check_sampler(sampler: str, search: Search, problems: Problems) -> None:
+    if sampler == "cma-es" and len(search.goals) > 1:
+        problems.add("search.sampler", "got 'cma-es' with several goals; it takes one (nsga-ii, tpe and gp take more)")
+    if sampler == "cma-es" and all(spanned.choices for spanned in search.space):
+        problems.add("search.sampler", "got 'cma-es' with nothing but choices; it needs a numeric range")
+    if sampler == "grid":
+        _check_grid(search, problems)
+
+
+def _check_grid(search: Search, problems: Problems) -> None:
+    try:
+        points = grid_size(search)
+    except StudyError as error:
+        problems.add("", error.what)
+        return
+    if points > MOST_POINTS:
+        problems.add("search.space", f"is a grid of {points:,} points, expected at most {MOST_POINTS:,}")
+
+
+def _samplers(value: Any, problems: Problems) -> tuple[str, ...]:
+    """Return the samplers that a search names, one or a list of them to compare."""
+    listed = value if isinstance(value, list) else [value]
+    if not listed:
+        problems.add("search.sampler", "is empty: give a sampler or a list of samplers to compare")
+    samplers: list[str] = []
+    for name in listed:
+        if name not in SAMPLERS:
+            close = nearest(name, SAMPLERS) if isinstance(name, str) else ""
+            problems.add("search.sampler", f"got {quoted(name)}, expected one of {', '.join(SAMPLERS)}{close}")
+        elif name in samplers:
+            problems.add("search.sampler", f"{name!r} stands twice")
+        else:
+            samplers.append(name)
+    return tuple(samplers)
+
+
+def _goals(value: Any, problems: Problems) -> tuple[Goal, ...]:
+    metrics = value if isinstance(value, list) else [value]
+    if not metrics:
+        problems.add("search.goal", "is empty: give a metric or a list of metrics")
+    goals: list[Goal] = []
+    known = goal_metrics()
+    for metric in metrics:
+        if metric not in known:
+            close = nearest(metric, known) if isinstance(metric, str) else ""
+            expected = f"expected one of {', '.join(known)} (never test: it is read once)"
+            problems.add("search.goal", f"got {quoted(metric)}{close}, {expected}")
+        elif metric in [goal.metric for goal in goals]:
+            problems.add("search.goal", f"{metric!r} stands twice")
+        else:
+            lower = metric_of(metric).lower_is_better
+            goals.append(Goal(metric=metric, direction="minimize" if lower else "maximize"))
+    return tuple(goals)
+
+
+def _space(space: Any, settings: Tree, seed: int, problems: Problems) -> tuple[SearchRange, ...]:
+    if not isinstance(space, Mapping) or not space:
+        problems.add("search.space", "is missing: give at least one path a range, { low = ..., high = ... }, or a list")
+        return ()
+    ranges = []
+    for path, value in space.items():
+        where = f"search.space.{path}"
+        spanned = _range(path, value, where, problems)
+        if spanned is not None:
+            for sample in extremes(spanned):
+                try_changes(settings, {path: sample}, seed, where, problems)
+            ranges.append(spanned)
+    return tuple(ranges)
+
+
+def _range(path: str, value: Any, where: str, problems: Problems) -> SearchRange | None:
+    if isinstance(value, list) and value:
+        if len(value) > MOST_CHOICES:
+            problems.add(where, f"has {len(value):,} choices, expected at most {MOST_CHOICES:,}")
+            return None
+        if len({hashable(item) for item in value}) < len(value):
+            problems.add(where, f"got {quoted(value)}: a choice stands twice")
+        return SearchRange(path=path, choices=tuple(value))
+    if not isinstance(value, Mapping):
+        problems.add(where, f"got {quoted(value)}, expected {{ low = ..., high = ... }} or a list of choices")
+        return None
+    if unquoted := in_quotes(path, value, {"low", "high"}):
+        problems.add(where, f"got {quoted(value)}, expected a range or a list of choices{unquoted}")
+        return None
+    low: Any = value.get("low")
+    high: Any = value.get("high")
+    if not fits(low, float) or not fits(high, float) or not low < high:
+        problems.add(where, f"got low {quoted(low)} and high {quoted(high)}, expected two numbers, low below high")
+        return None
+    integer = isinstance(low, int) and isinstance(high, int)
+    kind = int if integer else float
+    rest = {key: item for key, item in value.items() if key not in ("low", "high")}
+    spanned = typed(
+        SearchRange, rest, where, problems, also=("low", "high"), path=path, integer=integer, choices=(),
+        low=kind(low), high=kind(high),
+    )  # fmt: skip
+    before = len(problems)
+    if spanned is not None:
+        _check_scale(spanned, where, problems)
+    return spanned if len(problems) == before else None
+
+
+def _check_scale(spanned: SearchRange, where: str, problems: Problems) -> None:
+    low, high, step = spanned.low, spanned.high, spanned.step
+    assert low is not None and high is not None
+    if not math.isfinite(float(high) - float(low)):
+        problems.add(where, f"got low {low!r} and high {high!r}, whose distance is no finite number")
+    if spanned.log and low <= 0:
+        problems.add(where, f"got low {low!r}, expected above 0 on a log scale")
+    if step is None:
+        return
+    if spanned.log:
+        problems.add(where, "has both log and step; a log scale takes no step")
+    elif step <= 0 or (spanned.integer and not step.is_integer()):
+        expected = "a whole number of at least 1, as low and high are whole" if spanned.integer else "a number above 0"
+        problems.add(where, f"got step {step!r}, expected {expected}")
+    elif not high - low <= step * MOST_STEPS:
+        problems.add(where, f"got step {step!r}, expected at most {MOST_STEPS:,} steps from {low!r} to {high!r}")
+    elif not _is_whole((high - low) / step):
+        problems.add(where, f"got step {step!r}, which does not lead from {low!r} to {high!r}")
+
+
+def _is_whole(number: float) -> bool:
+    return math.isclose(number, round(number), abs_tol=TOLERANCE)

@@ -1,13 +1,15 @@
-"""A study's tree of settings: tables read strictly, dotted paths, and the typed `Settings` it spells. Imports no torch.
+"""A study's tree of settings: tables read strictly, dotted paths and `--set`, and the typed `Settings` that it spells.
 
-Trees are never changed in place.
+Trees are never changed in place. Imports no torch.
 """
 
 from __future__ import annotations
 
 import math
+import re
+import tomllib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import MISSING, fields
 from functools import cache
 from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
@@ -388,3 +390,127 @@ def _regularizers(listed: Any, problems: Problems) -> tuple[RegularizerSettings,
         if times > 1:
             problems.add(f"regularizers.{name}", "stands twice; give each its own id")
     return tuple(read)
+
+
+def in_quotes(path: str, value: Any, ends: Set[str] = frozenset()) -> str:
+    """Return what cures a dotted path without quotes, of which TOML makes tables; empty where `value` is none.
+
+    Tables with a key of `ends` are what a path leads to.
+    """
+    keys = [path]
+    while isinstance(value, Mapping) and len(value) == 1 and not value.keys() & ends:
+        ((key, value),) = value.items()
+        keys.append(key)
+    return f'; a path of several names stands in quotes: "{".".join(keys)}"' if len(keys) > 1 else ""
+
+
+def try_changes(
+    settings: Mapping[str, Any], changes: Mapping[str, Any], seed: int, where: str, problems: Problems
+) -> None:
+    """Note what is wrong with the settings after some changes and was not wrong before."""
+    inner = Problems()
+    for path, value in changes.items():
+        try:
+            settings = changed(settings, {path: value})
+        except StudyError as error:
+            problems.add_error(where, error)
+    resolve(settings, seed=seed, problems=inner)
+    for line in inner.lines:
+        if line not in problems:
+            problems.add(where, line)
+
+
+def label_of(value: Any) -> str:
+    """Return the short text by which a setting's value is known in tables, for example `gn(groups=4)`."""
+    if isinstance(value, Mapping):
+        options = ", ".join(f"{key}={label_of(item)}" for key, item in value.items() if key != "name")
+        return f"{value.get('name', '')}({options})" if options else str(value.get("name", ""))
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, list | tuple):
+        return " + ".join(label_of(item) for item in value) or "none"
+    return f"{value:.12g}" if isinstance(value, float) else str(value)
+
+
+def hashable(value: Any) -> Any:
+    """Return what equals another's exactly where two values of TOML are equal, and can be looked up at once."""
+    if isinstance(value, Mapping):
+        return frozenset((key, hashable(item)) for key, item in value.items())
+    return tuple(hashable(item) for item in value) if isinstance(value, list | tuple) else value
+
+
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+"""Numbers as people type them; TOML knows no `.001` and no `1.e-3`."""
+
+
+def parse_value(text: str) -> Any:
+    """Return the TOML value that a text spells (`5`, `0.1`, `true`, `["bn", "gn"]`), else a number, else the text.
+
+    Raises `StudyError` for a value that is nested too deeply or has too many digits.
+    """
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return float(text) if NUMBER.fullmatch(text.strip()) else text
+    except RecursionError as error:
+        raise StudyError(f"is nested too deeply, expected at most {DEEPEST} levels") from error
+    except ValueError as error:
+        raise StudyError("has a whole number of too many digits, expected at most 64 bits") from error
+
+
+def apply_overrides(table: Mapping[str, Any], overrides: Sequence[str], problems: Problems) -> dict[str, Any]:
+    """Return the study's table with every `path=value` applied; what cannot be applied is noted in `problems`.
+
+    `false` takes away a regularizer (`regularizers.ID`), a factor, a searched path, the search or the confirmation.
+    """
+    result = dict(table)
+    for override in overrides:
+        path, equals, text = override.partition("=")
+        if not equals or not path:
+            problems.add(f"--set {override[:120]}", "expected KEY=VALUE, for example train.epochs=5")
+            continue
+        try:
+            _apply(result, path.strip(), parse_value(text))
+        except StudyError as error:
+            problems.add_error(f"--set {override[:120]}", error)
+    return result
+
+
+def _apply(table: dict[str, Any], path: str, value: Any) -> None:
+    first, _, rest = path.partition(".")
+    if first in SECTIONS:
+        sections = {key: table[key] for key in SECTIONS if key in table}
+        table.update(changed(sections, {path: value}))
+    elif first == "factors" and rest:
+        name = rest.replace('"', "")
+        if value is False or value == []:
+            _remove(_table(table, "factors"), name)
+        else:
+            _table(table, "factors")[name] = value
+    elif path.startswith("search.space."):
+        space, name = _table(_table(table, "search"), "space"), path.removeprefix("search.space.").replace('"', "")
+        if value is False:
+            _remove(space, name)
+        else:
+            space[name] = value
+    elif path in ("search", "confirm") and value is False:
+        table.pop(path, None)
+    elif rest:
+        _table(table, first)[rest.replace('"', "")] = value
+    else:
+        table[path] = value
+
+
+def _table(parent: dict[str, Any], key: str) -> dict[str, Any]:
+    """Return a table within ours, as a copy that may be changed."""
+    table = parent.get(key, {})
+    if not isinstance(table, dict):
+        raise StudyError(f"{key} is {quoted(table)}, not a table")
+    parent[key] = dict(table)
+    return parent[key]  # type: ignore[no-any-return]
+
+
+def _remove(table: dict[str, Any], name: str) -> None:
+    if name not in table:
+        raise StudyError(f"there is no {name!r} to leave out{nearest(name, table)}")
+    del table[name]
