@@ -169,15 +169,13 @@ def data_sets(plan: Plan) -> list[PluginRef]:
 
 def _distinct(conditions: Iterable[Condition]) -> list[Condition]:
     """Return one condition of all that share the very tables which name plugins; most differ in others alone."""
-    return list({tuple(_naming(c.settings)): c for c in conditions}.values())
+    return list({_naming(c.settings): c for c in conditions}.values())
 
 
-def _naming(tree: Mapping[str, Any]) -> Iterator[int]:
-    """Yield what two trees have in common that name the same plugins: the very tables that name them."""
-    for path in NAMING:
-        yield id(value_at(tree, path))
-    for path in OWN_KINDS:
-        yield id(value_at(tree, path)) if foreign_table(tree, path) is not None else 0
+def _naming(tree: Mapping[str, Any]) -> tuple[int, ...]:
+    """Return what two trees have in common that name the same plugins: the very tables that name them."""
+    tables = [value_at(tree, path) for path in NAMING] + [foreign_table(tree, path) for path in OWN_KINDS]
+    return tuple(map(id, tables))
 
 
 def foreign_table(tree: Mapping[str, Any], path: str) -> Any:
