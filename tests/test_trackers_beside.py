@@ -32,7 +32,7 @@ from benchkit.cli import main
 from benchkit.cli import sweep as sweep_command
 from benchkit.ledger import read_results
 from benchkit.trackers import following, notices
-from benchkit.trackers.address import Address, address_of, masked, notifier_of, tracker_of, trackers_beside
+from benchkit.trackers.address import Address, address_of, masked, notifier_of, tracker_of, trackers_told
 from benchkit.trackers.notices import Notices
 from benchkit.verify.opening import open_report
 
@@ -261,15 +261,26 @@ def test_literal_secrets_are_refused_before_anything_is_written(
     assert not (tmp_path / "benchkit-runs").exists()
 
 
+def test_a_sweep_reads_the_table_beside_its_workspace_wherever_it_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study, beside = write(tmp_path / "tiny.toml"), tmp_path / "elsewhere" / "benchkit.toml"
+    beside.parent.mkdir()
+    beside.write_text("[trak]\n")
+    assert run_here(monkeypatch, tmp_path, "sweep", study, "--workspace", beside.parent / "runs") == 2
+    assert f"{beside}: expected a table [track] alone" in " ".join(capsys.readouterr().err.split())
+    assert not (beside.parent / "runs").exists()
+
+
 def test_a_table_beside_the_workspace_names_trackers_and_the_command_line_wins(tmp_path: Path) -> None:
-    assert trackers_beside(tmp_path / "runs", []) == ()
+    assert trackers_told([], tmp_path / "benchkit.toml") == ()
     (tmp_path / "benchkit.toml").write_text('[track]\nmlflow = "http://h:5000"\ntensorboard = ""\n')
-    found = trackers_beside(tmp_path / "runs", ["mlflow=http://other:1", "raises"])
+    found = trackers_told(["mlflow=http://other:1", "raises"], tmp_path / "benchkit.toml")
     assert [one.option for one in found] == ["mlflow=http://other:1", "tensorboard", "raises"]
     for wrong in ("[trak]\nmlflow = ''\n", "[track]\nmlflow = 3\n", "track = \n", '[track]\nmlflow = "http://a:b@h"\n'):
         (tmp_path / "benchkit.toml").write_text(wrong)
         with pytest.raises(BenchkitError) as caught:
-            trackers_beside(tmp_path / "runs", [])
+            trackers_told([], tmp_path / "benchkit.toml")
         assert "a:b" not in str(caught.value) and "benchkit.toml" in str(caught.value)
 
 

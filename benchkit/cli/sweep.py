@@ -369,12 +369,12 @@ class Told:
 
 def told_by(request: Request, page: bool, track: Sequence[str], notify: Sequence[str]) -> Told:
     """Return who is told of a sweep; raise `BenchkitError` for addresses that cannot be used."""
-    from benchkit.trackers.address import FILE, notifier_of, trackers_beside
+    from benchkit.trackers.address import FILE, notifier_of, trackers_told
 
     workspace, study = request.workspace, request.study.name
     trackers: AbstractContextManager[object] = nullcontext()
-    asked = track or (workspace.resolve().parent / FILE).is_file()
-    if asked and (addresses := trackers_beside(workspace, track)):
+    beside = workspace.resolve().parent / FILE
+    if (track or beside.is_file()) and (addresses := trackers_told(track, beside)):
         from benchkit.trackers.following import TrackersBeside
 
         trackers = TrackersBeside(addresses, workspace, request.storage, study, print_note, request.plugins)

@@ -84,12 +84,11 @@ def notifier_of(spoken: str) -> Address:
     return Address(name="notify", spoken=spoken, value=value)
 
 
-def trackers_beside(workspace: Path, named: Sequence[str]) -> tuple[Address, ...]:
-    """Return the trackers that the command line names, and those of `benchkit.toml` beside the workspace.
+def trackers_told(named: Sequence[str], path: Path) -> tuple[Address, ...]:
+    """Return the trackers that the command line names, and those of the file beside the workspace, where it is there.
 
     The command line wins. Raises `BenchkitError` as `tracker_of` does, and for a file that says something else.
     """
-    path = workspace.resolve().parent / FILE
     found: dict[str, Address] = {}
     if path.is_file():
         try:
