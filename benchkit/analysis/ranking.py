@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from statistics import median
 from typing import Literal
@@ -210,12 +210,25 @@ def _pairs(values: Mapping[str, Mapping[int, float]], *, lower: bool, resampled:
             comparison=comparison,
             p_adjusted=adjusted.get((first, second)),
             detectable=minimum_detectable_difference(
-                comparison.difference.std or 0.0, comparison.n, alpha, resampled=resampled
+                0.0 if comparison.p is None else comparison.difference.std or 0.0,
+                comparison.n,
+                alpha,
+                resampled=resampled,
             ),
             superiority=superiority(tuple(values[first].values()), tuple(values[second].values()), lower=lower),
         )
         for (first, second), comparison in comparisons.items()
     }
+
+
+def better_first(pair: Pair, metric: str) -> Pair:
+    """Return a pair with the better one in the repeats of both first; means over all may rank them the other way."""
+    ahead = -pair.comparison.difference.mean if lower_is_better(metric) else pair.comparison.difference.mean
+    if ahead >= 0:
+        return pair
+    share = None if pair.superiority is None else 1 - pair.superiority
+    turned = pair.comparison.turned
+    return replace(pair, first=pair.second, second=pair.first, comparison=turned, superiority=share)
 
 
 def winner_finding(ranking: Ranking, coverage: Sequence[Coverage]) -> Finding:
