@@ -382,6 +382,7 @@ def unstable_findings(ranking: Ranking) -> Iterator[Finding]:
     reach = span(ranking.metric, min(repeats.values), max(repeats.values))
     labels = [label for _, _, label, _ in found]
     whose = "its repeats" if len(found) == 1 else f"the repeats of {quoted(widest)}"
+    what = "fold" if repeats.resampled else "random seed"
     parts = [
         f"{quoted(label)} {amount(ranking.metric, std)} ({number(std / usual, 2)} times the median of the others)"
         for std, usual, label, _ in found
@@ -389,7 +390,7 @@ def unstable_findings(ranking: Ranking) -> Iterator[Finding]:
     yield Finding(
         rule="unstable-seeds",
         tone="warning" if any(row.label in labels for row in ranking.rows if row.verdict in OPEN) else "note",
-        sentence=f"{names(labels)} {'depends' if len(found) == 1 else 'depend'} on the random seed: {whose} reach "
+        sentence=f"{names(labels)} {'depends' if len(found) == 1 else 'depend'} on the {what}: {whose} reach "
         f"from {reach}.",
         evidence=f"Standard deviation over {count(repeats.n, 'repeat')}: {listing(parts, most=8)}.",
         about=tuple(labels),
@@ -423,6 +424,8 @@ def deciding_words(results: StudyResults) -> str:
     if planned:
         words = standing_words(standing(results, planned))
         return f"{words[:1].upper()}{words[1:]}."
+    if results.study.splits == "folds":
+        return f"Not decided: {results.study.repeats} folds are all there are; fixed splits can have more repeats."
     state = standing(results, plan_for(results, results.study.most or UNTIL_DECIDED))
     command = f"To decide: {until_decided_command(results)}"
     if state.next is None:

@@ -459,5 +459,8 @@ def _limits(inputs: SectionInputs) -> list[Block]:
         often = "Each condition was trained once, so nothing is known of the spread between random seeds."
     else:
         times = str(min(done)) if min(done) == max(done) else f"{min(done)} to {max(done)}"
-        often = f"Each condition was trained {times} times: differences within the spread of random seeds stay open."
+        often = f"Each condition was trained {times} times on the same images: differences within the spread of random "
+        often += "seeds stay open, and so does what other training images would change."
+        if results.resampled:
+            often = f"Each condition was trained on {times} folds: differences within their spread stay open."
     return [Paragraph(text=f"The numbers hold for {listing(trained)}; other images and models were not tried. {often}")]
