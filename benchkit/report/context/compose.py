@@ -234,7 +234,8 @@ def banners(results: StudyResults, summary: Summary, *, missing_in: str = "Trial
         )
     if not all(row.complete for row in summary.numbers.coverage):
         words = f"{coverage_words(summary.numbers.coverage)}; section {missing_in} says what is missing."
-        banners.append(Banner(title="Not complete", text=words))
+        ended = all(row.ended for row in summary.numbers.coverage)
+        banners.append(Banner(title="Trials without a score" if ended else "Not complete", text=words))
     return tuple(banners)
 
 
