@@ -257,8 +257,13 @@ def test_batch_size_alone_moves_the_mean_by_its_range() -> None:
     levels = tuple(Level(label=size, settings={"train.batch_size": int(size)}) for size in scores)
     study = replace(given.study, factors=(Factor(path="train.batch_size", levels=levels),), repeats=2)
     (found,) = said(replace(given, study=study), "batch-size-sensitivity")
-    # Means 0.82 and 0.705: 11.5 points.
-    assert found.sentence == "The batch size moves the test accuracy by 11.50 points."
+    # Means 0.82 and 0.705: 11.5 points, of which two repeats make t = 0.115 / 0.015 = 7.7 and p = 0.083.
+    assert found.sentence == "The batch size moves the test accuracy by 11.50 points (not told from chance)."
+    third = [trial(one, 2, outcome=Outcome(state="done", metrics={"test": metrics(score)}), number=9 + place)
+             for place, (one, score) in enumerate(zip(sizes, (0.82, 0.705), strict=True))]  # fmt: skip
+    three = replace(given, study=replace(study, repeats=3), trials=(*given.trials, *third))
+    (sure,) = said(three, "batch-size-sensitivity")  # t = 0.115 / (0.015 / sqrt 3) = 13.3, p = 0.006
+    assert sure.sentence == "The batch size moves the test accuracy by 11.50 points."
     assert "lowest at 128 (70.50 %) and highest at 8 (82.00 %)" in found.evidence
 
 

@@ -136,6 +136,12 @@ class Ranking:
         """Return the worse conditions that left at an earlier look: all that is known now need not decide on them."""
         return tuple(row for row in self.worse if row.candidate and not (row.candidate.p or 0.0) < self.alpha)
 
+    def told_apart(self, one: str, other: str) -> bool:
+        """Return whether two conditions, by their keys, differ beyond chance: by the verdicts, or as a pair."""
+        is_open = {row.key: row.verdict in OPEN for row in self.rows}
+        pairs = any({pair.first, pair.second} == {one, other} and pair.decided for pair in self.pairs)
+        return pairs or is_open.get(one) != is_open.get(other)
+
     @property
     def decided(self) -> bool:
         """Return whether no other condition than that of the best mean may be the best."""
