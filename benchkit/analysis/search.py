@@ -206,7 +206,7 @@ def search_findings(searches: Sequence[SearchSummary]) -> list[Finding]:
 
 def gain_findings(searches: Sequence[SearchSummary]) -> list[Finding]:
     """Say what each search found, what it spent, and what fresh repeats say of it; alike conclusions together."""
-    alike = _grouped(searches, _conclusion)
+    alike = _grouped(searches, lambda search: (_conclusion(search), _is_open(search)))
     return [_searched(group[0]) if len(group) == 1 else _searched_alike(group) for group in alike]
 
 
@@ -227,6 +227,12 @@ def _conclusion(search: SearchSummary) -> Conclusion:
         return "alone"
     gain = confirmation.gain.difference.mean
     return "better" if (gain < 0 if search.direction == "minimize" else gain > 0) else "worse"
+
+
+def _is_open(search: SearchSummary) -> bool:
+    """Return whether fresh repeats were compared with the study's own settings and do not tell them apart."""
+    gain = search.confirmation.gain if search.confirmation else None
+    return gain is not None and (gain.n < 2 if gain.p is None else gain.p >= ALPHA)
 
 
 def _searched(search: SearchSummary) -> Finding:
@@ -341,7 +347,8 @@ def _sentence_alike(group: Sequence[SearchSummary]) -> str:
         ]
         return f"Fresh repeats of what {lower} chose give a {metric} of {listing(fresh)} on average."
     return (
-        f"On fresh repeats, what {lower} chose has on average a {conclusion} {metric} than the study's own settings: "
+        f"On fresh repeats, what {lower} chose has on average a {conclusion} {metric} than the study's own settings"
+        f"{', and whether it is so beyond chance is open' if _is_open(group[0]) else ''}: "
         f"by {listing([_gain_alike(search) for search in group])}."
     )
 
@@ -394,10 +401,10 @@ def _off(search: SearchSummary) -> float | None:
 
 
 def _promised(search: SearchSummary) -> str:
-    """Return the verb: where the interval of the fresh repeats holds the promise, chance alone may be what is off."""
+    """Return the verb: unless the interval of the fresh repeats leaves the promise out, chance may be what is off."""
     chosen, best = search.confirmation.chosen if search.confirmation else None, search.best_value
     if chosen is None or chosen.low is None or chosen.high is None or best is None:
-        return "promised"
+        return "may have promised"
     return "may have promised" if chosen.low <= best <= chosen.high else "promised"
 
 
