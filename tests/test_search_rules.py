@@ -150,6 +150,20 @@ def test_a_search_whose_best_trial_has_the_own_settings_says_so() -> None:
     )
 
 
+def test_a_search_all_of_whose_trials_diverged_is_not_said_to_be_unfinished() -> None:
+    given = both(confirmed(), confirmed(name="gn"))
+    conditions = tuple(c for c in given.conditions if c.kind != "confirm-best")
+    ended = [replace(t, state="diverged", outcome=None) for t in given.trials if t.phase == "search"]
+    (found,) = said(replace(given, trials=tuple(ended), conditions=conditions), "search")
+    assert found.sentence == "The searches of “bn” and “gn” ended without a score."
+    states = "2 of 2 trials started (2 diverged)"
+    assert found.evidence == f"“bn”: {states}; “gn”: {states}."
+    one_left = [t for t in ended if (t.condition.levels["model.norm"], t.index) != ("gn", 1)]
+    first, second = said(replace(given, trials=tuple(one_left), conditions=conditions), "search")
+    assert first.sentence == "The search of “bn” ended without a score." and states in first.evidence
+    assert second.sentence == "The search of “gn” has no finished trial yet."
+
+
 @pytest.mark.parametrize("untold", ["unfinished", "unconfirmed"])
 def test_searches_without_a_confirmation_share_a_sentence(untold: str) -> None:
     given = both(confirmed(), confirmed(name="gn"))
