@@ -323,7 +323,8 @@ def _tested(agreement: Agreement) -> Finding:
         f"by more than chance would make them (Friedman's test, p {p_words(test.p)}).",
         evidence=f"χ² = {number(test.statistic, 3)}, Kendall's W = {number(test.concordance, 3)} (1: all studies rank "
         f"alike), p from {how}. Nemenyi's critical difference of mean ranks is {number(distance, 3)}: {pairs}. The "
-        "test takes each study's means as they are and knows nothing of their spread over repeats.",
+        "test takes each study's means as they are, knows nothing of their spread over repeats, and takes studies as "
+        "independent, which those of the same images are not.",
         about=agreement.common,
     )
 
