@@ -132,3 +132,11 @@ def test_captions_say_what_does_not_allow_for_looks_and_what_test_images_chose(g
     report = replace(grid.study.report, metric="val.accuracy")
     by_val = replace(grid, decisions=(plan,), study=replace(grid.study, report=report))
     assert f"{chose}. " in captions(by_val)["metrics-test"]
+
+
+def test_what_looks_spend_in_all_is_their_own_sum(grid: StudyResults) -> None:
+    for most, told in ((3, "0.025 each, 0.025 in all"), (5, "0.0167 each, 0.05 in all")):
+        text = plan_text(plan_of_looks(3, most))
+        given = replace(grid, decisions=(Decision(name=INTERIM_ANALYSES, value=text, why="asked", version="1"),))
+        (found,) = [one for one in summarize(given).findings if one.rule == "looks"]
+        assert f"The looks test at {told}, so that" in found.evidence
