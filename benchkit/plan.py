@@ -77,13 +77,15 @@ class Plan:
     """A study's conditions in report order: the grid, then the frames of its searches.
 
     `typed` holds the typed settings of each condition by its key: they are resolved once.
-    `more` is the number of repeats of conditions that have others than the study says, by key.
+    `more` is the number of repeats of conditions that have others than the study says, by key. `merged` are labels of
+    combinations with the very settings of an earlier one, whose label each stands beside: both are one condition.
     """
 
     study: Study
     conditions: tuple[Condition, ...]
     more: Mapping[str, int] = field(default_factory=dict)
     typed: dict[str, Settings] = field(default_factory=dict, compare=False, repr=False)
+    merged: tuple[tuple[str, str], ...] = field(default=(), compare=False, repr=False)
 
     def settings_of(self, condition: Condition) -> Settings:
         """Return the typed settings of one of the conditions; raise `StudyError` where they cannot be trained."""
@@ -195,14 +197,16 @@ def make_plan(study: Study, *, only: Mapping[str, Sequence[str]] | None = None) 
                 hint=f"its factors: {', '.join(known) or 'none'}",
             )
     typed: dict[str, Settings] = {}
-    conditions = _combinations(study, factors, typed)
+    merged: list[tuple[str, str]] = []
+    conditions = _combinations(study, factors, typed, merged)
     searches: tuple[Condition, ...] = ()
     if study.search:
-        frames = _combinations(study, tuple(factor for factor in factors if not _searched(factor, study.search)), typed)
+        outer = tuple(factor for factor in factors if not _searched(factor, study.search))
+        frames = _combinations(study, outer, typed, [])
         samplers = study.search.samplers or ("",)
         searches = tuple(_frame(study.search, condition, sampler) for condition in frames for sampler in samplers)
         typed.update({frame.key: typed[frame.parent] for frame in searches})
-    plan = Plan(study=study, conditions=conditions + searches, typed=typed)
+    plan = Plan(study=study, conditions=conditions + searches, typed=typed, merged=tuple(merged))
     _refuse_more(study, sum(plan.count(condition) for condition in plan.conditions), MOST_TRIALS, "trials")
     return plan
 
@@ -240,8 +244,12 @@ def _searched(factor: Factor, search: Search) -> bool:
     return any(path in space for level in factor.levels for path in level.settings)
 
 
-def _combinations(study: Study, factors: tuple[Factor, ...], typed: dict[str, Settings]) -> tuple[Condition, ...]:
+def _combinations(
+    study: Study, factors: tuple[Factor, ...], typed: dict[str, Settings], merged: list[tuple[str, str]]
+) -> tuple[Condition, ...]:
     """Return the distinct conditions of all combinations of levels, and put their settings into `typed`.
+
+    The label of one that is not distinct goes into `merged`, with that of the first one like it.
 
     Raises `StudyError` with what is wrong with any.
     """
@@ -259,9 +267,13 @@ def _combinations(study: Study, factors: tuple[Factor, ...], typed: dict[str, Se
     distinct: dict[str, Condition] = {}
     for settings, labels in combined:
         resolved = resolve(settings, seed=study.seed, problems=problems)
-        if resolved is not None and (key := fingerprint(resolved)) not in distinct:
+        if resolved is None:
+            continue
+        label = _label(endings, labels)
+        if (key := fingerprint(resolved)) in distinct:
+            merged.append((label, distinct[key].label))
+        else:
             levels = dict(zip(paths, labels, strict=True))
-            label = _label(endings, labels)
             distinct[key] = Condition(key=key, label=label, levels=levels, settings=settings, kind="grid")
             typed[key] = resolved
     if problems:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -151,3 +152,18 @@ def test_rare_classes_that_count_twice_are_warned_of(registry: Registry) -> None
     assert "regularizers.class-balance draws images of rare classes more often, and train.loss weighs them" in warning
     assert check_plan(make_plan(study_of(sampled)), registry) == ()
     assert check_plan(make_plan(study_of(weighted)), registry) == ()
+
+
+def test_combinations_of_levels_with_the_same_settings_are_told(registry: Registry) -> None:
+    levels = '{ label = "a", set = {} }, { label = "b", set = { "train.optimizer.lr" = 0.1 } }'
+    study = study_of(f'[factors]\nrecipe = [{levels}]\n"train.batch_size" = [10, 20, 30, 40]\n')
+    plan = make_plan(study)
+    assert [one.label for one in plan.conditions] == [f"recipe=a, batch_size={size}" for size in (10, 20, 30, 40)]
+    (warning,) = check_plan(plan, registry)
+    assert warning == (
+        "combinations of levels with the settings of an earlier one are no conditions: "
+        "'recipe=b, batch_size=10' those of 'recipe=a, batch_size=10', 'recipe=b, batch_size=20' those of "
+        "'recipe=a, batch_size=20', 'recipe=b, batch_size=30' those of 'recipe=a, batch_size=30' and 1 more"
+    )
+    assert check_plan(make_plan(replace(study, smoke=True)), registry) == ()
+    assert check_plan(make_plan(study, only={"recipe": ["b"]}), registry) == ()

@@ -19,6 +19,7 @@ from benchkit.analysis.training import (
     gap_findings,
     overfits,
     overfits_in,
+    overfitting_findings,
     overfitting_onset,
     speed_findings,
     time_to_accuracy,
@@ -72,7 +73,11 @@ def reached(label: str, seconds: float | None, repeats: int, epochs: float | Non
 def test_the_fastest_condition_reached_the_accuracy_in_every_repeat() -> None:
     lucky, sure, never = reached("lucky", 5.0, 1), reached("sure", 70.0, 2), reached("never", None, 0)
     (found,) = fastest_findings(TimeToAccuracy(accuracy=0.9, arrivals=(lucky, sure, never)), STEADY)
-    assert found.sentence.startswith("“sure” is the fastest to a validation accuracy of 90")
+    assert found.sentence == (
+        "“sure” is the fastest to a validation accuracy of 90.00 %: 1 min 10 s of training, 1 epoch on average over "
+        "2 repeats."
+    )
+    assert "which are no test" in found.evidence
     assert "“lucky” 5.0 s (not every repeat)" in found.evidence and "“never” never" in found.evidence
     assert fastest_findings(TimeToAccuracy(accuracy=0.9, arrivals=(lucky, never)), STEADY) == []
     assert fastest_findings(TimeToAccuracy(accuracy=0.9, arrivals=(sure,)), STEADY) == []
@@ -84,7 +89,11 @@ def test_the_fastest_condition_reached_the_accuracy_in_every_repeat() -> None:
 def test_where_times_do_not_compare_epochs_do(costs: tuple[ConditionCost, ...]) -> None:
     slow, quick = reached("slow", 5.0, 2, epochs=7.0), reached("quick", 70.0, 2, epochs=5.5)
     (found,) = fastest_findings(TimeToAccuracy(accuracy=0.9, arrivals=(slow, quick)), costs)
-    assert found.sentence == "“quick” needs the fewest epochs to a validation accuracy of 90.00 %: 5.5."
+    assert found.sentence == (
+        "“quick” needs the fewest epochs to a validation accuracy of 90.00 %: 5.5 on average over 2 repeats."
+    )
+    single = [replace(one, repeats=1, of=1) for one in (slow, quick)]
+    assert fastest_findings(TimeToAccuracy(accuracy=0.9, arrivals=tuple(single)), costs) == []
     assert "“slow” 7 epochs" in found.evidence and "Times are not compared" in found.evidence
     close = reached("slow", 5.0, 2, epochs=6.4)
     assert fastest_findings(TimeToAccuracy(accuracy=0.9, arrivals=(close, quick)), costs) == []
@@ -99,8 +108,19 @@ def test_no_speed_is_named_where_repeats_vary_or_are_one() -> None:
     (found,) = speed_findings(LOADED)
     assert "No condition can be called faster: training speed varies between repeats" in found.sentence
     apart = (cost("a", (85.0, 100.0, 115.0)), cost("b", (1000.0, 1000.0, 1000.0)))  # disjoint intervals, 0.15 of 100
-    (found,) = speed_findings(apart)
-    assert "No condition" in found.sentence
+    (found,) = speed_findings(apart)  # what tells them apart is more than what repeats vary by
+    assert found.sentence == (
+        "No condition can be called faster: training speed varies between repeats of one by more than 10 % of its "
+        "mean, as on a machine that does other work too."
+    )
+    (found,) = speed_findings((cost("a", (95.0, 100.0, 105.0)), cost("b", (120.0, 125.0, 130.0))))
+    assert found.sentence == (  # 100 + 4.30 * 5 / sqrt 3 = 112.4 and 125 - 12.4 = 112.6 are apart, 124 - 12.4 is not
+        "“b” trains 1.2 times as fast as “a”."
+    )
+    (found,) = speed_findings((cost("a", (95.0, 100.0, 105.0)), cost("b", (119.0, 124.0, 129.0))))
+    assert found.sentence == (
+        "No condition can be called faster: training speed varies between repeats as between conditions."
+    )
     (found,) = speed_findings((STEADY[0], cost("b", (200.0,))))
     assert "with one repeat it is not known" in found.sentence
 
@@ -149,6 +169,23 @@ def test_the_onset_is_an_epoch() -> None:
     both = replace(first, trials=(first.trials[0], replace(second.trials[0], index=1)))
     found = overfitting_onset(both, both.conditions[0])
     assert found is not None and (found.epoch, found.repeats) == (2.0, 2)
+
+
+def test_a_loss_that_rises_while_the_accuracy_does_is_not_called_over_fitting() -> None:
+    better = [replace(record, val_accuracy=0.1 * record.epoch) for record in RISING]
+    worse = [replace(record, val_accuracy=0.9 - 0.1 * record.epoch) for record in RISING]
+    onsets = [
+        replace(onset, label=label)
+        for label, records in (("a", better), ("b", worse))
+        if (onset := overfitting_onset(given := scored(0.4, 0.5, records), given.conditions[0]))
+    ]
+    assert [onset.gain for onset in onsets] == pytest.approx([0.1, -0.1])  # the least loss is that of epoch 2 of 3
+    fits, probable = overfitting_findings(onsets)
+    assert fits.sentence == "“b” over-fits: validation loss rises after epoch 2."
+    assert probable.sentence == (
+        "The validation loss of “a” rises while accuracy still does, so that probabilities get worse and answers do "
+        "not: after epoch 2."
+    )
 
 
 def test_an_accuracy_that_all_have_after_the_first_epoch_is_no_race() -> None:

@@ -70,12 +70,21 @@ def test_a_single_repeat_beside_one_that_says_nothing_has_no_interval_to_tell() 
     assert "has one repeat" in summary.basis
 
 
+def test_models_that_call_all_images_different_classes_are_not_said_to_call_each_image_all_of_them() -> None:
+    ship = tuple((0, sum(row), 0) for row in SOUND)
+    given = study({"sound": SOUND, "dull": constant_confusion()}, {"sound": OTHER, "dull": ship})
+    found = next(finding for finding in summarize(given).findings if finding.rule == "one-class")
+    assert found.sentence == (
+        "“dull” has learnt nothing: its model calls all test images one class (“plane” and “ship”) in 2 repeats."
+    )
+
+
 def test_one_repeat_of_several_is_said_so() -> None:
     given = study({"sound": SOUND, "dull": constant_confusion()}, {"sound": OTHER, "dull": SOUND})
     (row,) = one_class_conditions(given)
     assert (row.repeats, row.of, row.always) == (1, 2, False)
     found = next(finding for finding in summarize(given).findings if finding.rule == "one-class")
-    assert "in 1 of 2 repeats" in found.sentence
+    assert found.sentence == "“dull” learnt nothing in 1 of 2 repeats: its model calls every test image “plane”."
     assert rank(given, "test.accuracy").rows[1].verdict != "one class"
 
 

@@ -14,6 +14,7 @@ from benchkit.analysis.summary import summarize
 from benchkit.analysis.training import overfits, time_to_accuracy
 from benchkit.analysis.trials import micro_f1_findings
 from benchkit.analysis.wording import Finding
+from benchkit.report.context.compose import banners
 from benchkit.results import EpochRecord, StudyResults
 from benchkit.study import Published, PublishedRow
 
@@ -72,10 +73,28 @@ def test_missing_failed_and_diverged_trials_are_told(tmp_path: Path) -> None:
     assert gaps.sentence.startswith("The study is not complete: 6 of 12 planned trials have a result that counts, and ")
     assert "“bn” (2 done, 1 not started)" in gaps.evidence
     (diverged,) = said(results, "divergence")
-    assert "after epoch 3" in diverged.evidence
+    assert "“none”, repeat 0, in epoch 4" in diverged.evidence  # it has the records of three
     (failed,) = said(results, "failed-trials")
     assert "RuntimeError: <b>shape</b> mismatch" in failed.evidence
     assert said(results, "left-out")
+
+
+def test_what_ended_without_a_score_is_not_called_missing(grid: StudyResults) -> None:
+    gone = {("ln", 0): "diverged", ("ln", 1): "failed", ("bn", 2): "diverged"}
+    trials = [
+        replace(t, state=state, outcome=None) if (state := gone.get((t.condition.label, t.index))) else t
+        for t in grid.trials
+    ]
+    given = replace(grid, trials=tuple(trials))
+    (found,) = said(given, "unfinished")
+    assert found.sentence == "3 of 12 planned trials ended without a score: “bn” and “ln”."
+    assert found.evidence == (
+        "“bn” (2 done, 1 diverged) and “ln” (1 diverged, 1 failed, 1 done). Means are over the others, so that a "
+        "condition seems better by what fails or diverges in it."
+    )
+    assert [banner.title for banner in banners(given, summarize(given))][-1] == "Trials without a score"
+    (waits,) = said(replace(given, trials=tuple(trials[:-1])), "unfinished")
+    assert waits.sentence.startswith("The study is not complete: 8 of 12 planned trials have a result that counts, ")
 
 
 def test_a_complete_study_has_no_cautions(grid: StudyResults) -> None:

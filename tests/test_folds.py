@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import tiny_study
 import torch
 from engine_runs import make_settings, make_splits
 from scipy import stats
+from synthetic_results import complete, rescored
 
 from benchkit.analysis.candidates import beaten_p, candidates, fold_variance
 from benchkit.analysis.comparisons import minimum_detectable_difference, paired_t
@@ -24,7 +26,9 @@ from benchkit.errors import DataError, StudyError
 from benchkit.ledger import read_results
 from benchkit.plan import make_plan
 from benchkit.preparation import About, Draft, prepare
+from benchkit.report.context.compose import compose
 from benchkit.study.studyfile import parse_study
+from benchkit.sweep.status import status_of
 from benchkit.train.placement import images_for
 
 LABELS = np.repeat([0, 1, 2], [23, 11, 7])
@@ -169,6 +173,21 @@ def test_the_rule_of_candidates_uses_the_wider_error() -> None:
     p = beaten_p(np.array([0.9, 0.87]), v, np.array([4.0, 4.0]), np.array([5, 5]) / (1 + 5 * 0.25))
     error = math.sqrt(2 * 0.0004 * (1 / 5 + 1 / 4))
     assert p[1] == pytest.approx(2 * stats.t.sf(0.03 / error, 8), rel=1e-9)  # Holm: twice the smallest of two
+
+
+def test_folds_are_asked_for_no_more_repeats_and_depend_on_no_random_seed(tmp_path: Path) -> None:
+    scores = {"bn": [0.90, 0.91, 0.92], "gn": [0.90, 0.91, 0.915], "ln": [0.90, 0.60, 0.89]}
+    given = rescored(complete(tmp_path, tuple(scores), epochs=2), scores)
+    assert summarize(given).answer[-1].startswith("To decide: ") and status_of(given).interim is not None
+    folds = replace(given, study=replace(given.study, splits="folds"))
+    assert summarize(folds).answer[-1] == "Not decided: 3 folds are all there are; fixed splits can have more repeats."
+    assert status_of(folds).interim is None
+    (found,) = [one.sentence for one in summarize(folds).findings if one.rule == "unstable-seeds"]
+    assert found == "“ln” depends on the fold: its repeats reach from 60.00 to 90.00 %."
+    limits = {True: "on 3 folds: differences within their spread stay open.", False: "3 times on the same images: "}
+    for results, words in ((folds, limits[True]), (given, limits[False])):
+        section = next(part for part in compose(results, summarize(results)).sections if part.name == "limitations")
+        assert f"Each condition was trained {words}" in " ".join(getattr(block, "text", "") for block in section.blocks)
 
 
 def test_a_sweep_over_folds_is_reported_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

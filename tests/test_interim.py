@@ -11,13 +11,17 @@ from hypothesis import strategies as st
 from synthetic_results import complete, rescored
 
 from benchkit.analysis.candidates import looks_taken, missing_repeats, next_look
+from benchkit.analysis.summary import summarize
 from benchkit.plan import (
+    INTERIM_ANALYSES,
     TOTAL_ALPHA,
     plan_from,
     plan_of_looks,
     plan_text,
 )
-from benchkit.results import StudyResults
+from benchkit.report.context.blocks import TableBlock
+from benchkit.report.context.sections import SectionInputs, results_section
+from benchkit.results import Decision, StudyResults
 
 CLOSE = {"bn": [0.90, 0.91, 0.93, 0.92, 0.91], "gn": [0.90, 0.90, 0.92, 0.91, 0.92]}
 FAR = {"ln": [0.70, 0.72, 0.71, 0.72, 0.70], "none": [0.6, 0.65, 0.61, 0.62, 0.63]}
@@ -110,3 +114,29 @@ def test_what_left_at_a_look_stays_out(grid: StudyResults) -> None:
 def test_an_empty_study_has_no_look(tmp_path: Path) -> None:
     nothing = replace(complete(tmp_path, repeats=1), trials=())
     assert looks_taken(nothing, "test.accuracy", plan_of_looks(3, 20)) == ()
+
+
+def test_captions_say_what_does_not_allow_for_looks_and_what_test_images_chose(grid: StudyResults) -> None:
+    plan = Decision(name=INTERIM_ANALYSES, value=plan_text(plan_of_looks(3, 5)), why="asked", version="1")
+
+    def captions(results: StudyResults) -> dict[str, str]:
+        section = results_section(SectionInputs(results=results, summary=summarize(results), figure_set=None))
+        return {block.name: block.caption for block in section.blocks if isinstance(block, TableBlock)}
+
+    fixed, looked = captions(grid), captions(replace(grid, decisions=(plan,)))
+    for name in ("ranking", "pairs", "pairs-matrix"):
+        assert "for one look alone" not in fixed[name] and "for one look alone" in looked[name]
+    chose = "The test images chose no epoch and no setting"
+    assert f"{chose}. " in fixed["metrics-test"]
+    assert f"{chose}; the looks at them chose which conditions got more repeats. " in looked["metrics-test"]
+    report = replace(grid.study.report, metric="val.accuracy")
+    by_val = replace(grid, decisions=(plan,), study=replace(grid.study, report=report))
+    assert f"{chose}. " in captions(by_val)["metrics-test"]
+
+
+def test_what_looks_spend_in_all_is_their_own_sum(grid: StudyResults) -> None:
+    for most, told in ((3, "0.025 each, 0.025 in all"), (5, "0.0167 each, 0.05 in all")):
+        text = plan_text(plan_of_looks(3, most))
+        given = replace(grid, decisions=(Decision(name=INTERIM_ANALYSES, value=text, why="asked", version="1"),))
+        (found,) = [one for one in summarize(given).findings if one.rule == "looks"]
+        assert f"The looks test at {told}, so that" in found.evidence

@@ -362,4 +362,4 @@ def test_a_balanced_run_trains_as_many_images_and_says_what_its_accuracy_is_of()
     run = make_run(splits=unbalanced((20, 10, 5, 5)), regularizers=STATES["balance"])
     seen = torch.cat([batch.targets.argmax(1) for batch in run.train.epoch(torch.Generator().manual_seed(0))])
     assert torch.bincount(seen).tolist() == [10, 10, 10, 10]
-    assert "balance draws the images of an epoch: its training accuracy is on resampled images" in run.notes
+    assert "balance draws the images of an epoch: its training accuracy is on those that it draws" in run.notes

@@ -279,3 +279,38 @@ def test_a_source_without_numbers_promises_none(tmp_path: Path) -> None:
     (source,) = results.study.published
     bare_source = replace(results, study=replace(results.study, published=(replace(source, rows=()),)))
     assert (source_of(results).title, source_of(bare_source).title) == ("Published numbers", "The source")
+
+
+UNEQUAL = {"bn": [0.80, 0.81, 0.90, 0.91, 0.92], "gn": [0.82, 0.835]}
+"""bn has the better mean over its own repeats, 0.868 to 0.8275, and gn in both repeats that they share."""
+
+
+@pytest.mark.parametrize("metric", ["test.accuracy", "test.loss"])
+def test_a_pair_says_who_is_better_in_the_repeats_of_both(metric: str, tmp_path: Path) -> None:
+    sign, name = (1, "accuracy") if metric == "test.accuracy" else (-1, "loss")
+    scores = {label: [0.5 + sign * value / 2 for value in values] for label, values in UNEQUAL.items()}
+    padded = {"bn": scores["bn"], "gn": [*scores["gn"], 0.5, 0.5, 0.5]}
+    given = rescored(complete(tmp_path, ("bn", "gn"), repeats=5, epochs=2), padded, metric=name)
+    trials = tuple(t for t in given.trials if t.condition.label == "bn" or t.index < 2)
+    study = replace(given.study, report=replace(given.study.report, metric=metric))
+    summary = summarize(replace(given, trials=trials, study=study))
+    assert summary.ranking.rows[0].label == "bn"
+    (row,) = csv.DictReader(io.StringIO(to_csv(pairs_table(summary.numbers)[1]), newline=""))
+    test = stats.ttest_rel(scores["gn"], scores["bn"][:2])
+    low, high = test.confidence_interval(0.95)
+    assert (row["first"], row["second"], row["pairs"]) == ("gn", "bn", "2")
+    assert [float(row[key]) for key in ("difference", "difference_low", "difference_high", "p")] == pytest.approx(
+        [sign * 0.01125, low, high, test.pvalue]
+    )
+    gaps = [sign * 0.01, sign * 0.0125]
+    assert float(row["effect_size"]) == pytest.approx(np.mean(gaps) / np.std(gaps, ddof=1))
+    u = stats.mannwhitneyu(UNEQUAL["gn"], UNEQUAL["bn"]).statistic
+    assert float(row["superiority"]) == pytest.approx(u / 10)
+
+
+def test_pairs_that_differ_by_rounding_alone_could_detect_nothing_that_is_known(tmp_path: Path) -> None:
+    scores = {"bn": [0.90, 0.91, 0.92], "gn": [0.80, 0.81, 0.82]}
+    given = rescored(complete(tmp_path, ("bn", "gn"), epochs=2), scores)
+    assert np.std(np.subtract(scores["bn"], scores["gn"]), ddof=1) > 0
+    (row,) = csv.DictReader(io.StringIO(to_csv(pairs_table(summarize(given).numbers)[1]), newline=""))
+    assert (row["p"], row["detectable"]) == ("", "")

@@ -85,7 +85,7 @@ def test_a_promise_outside_the_interval_of_the_fresh_repeats_is_said_to_be_off()
     (found,) = said(confirmed(fresh=(0.319, 0.321)), "winner-bias")
     assert found.sentence.startswith("The search of “bn” promised 0.1200 nats too much:")
     (single,) = said(confirmed(fresh=(0.32,)), "winner-bias")
-    assert single.sentence.startswith("The search of “bn” promised 0.1200 nats too much:")
+    assert single.sentence.startswith("The search of “bn” may have promised 0.1200 nats too much:")
 
 
 def both(first: StudyResults, second: StudyResults) -> StudyResults:
@@ -101,8 +101,19 @@ def test_searches_that_came_to_the_same_conclusion_share_a_sentence() -> None:
     # p = 1 - 2/pi atan t.
     assert found.sentence == (
         "On fresh repeats, what the searches of “bn” and “gn” chose has on average a better val loss than the study's "
-        "own settings: by 0.0900 nats (“bn”, p = 0.070) and 0.0300 nats (“gn”, p = 0.20)."
+        "own settings, and whether it is so beyond chance is open: by 0.0900 nats (“bn”, p = 0.070) and 0.0300 nats "
+        "(“gn”, p = 0.20)."
     )
+    # Differences of -0.100 and -0.098: t = 99, p = 0.0064. Such a search is told apart from one that is open.
+    sure = both(confirmed(fresh=(0.30, 0.322)), confirmed(name="gn", fresh=(0.36, 0.40)))
+    assert [one.sentence.partition(" nats, and ")[0] for one in said(sure, "search")] == [
+        "The search of “bn” found a val loss of 0.2000", "The search of “gn” found a val loss of 0.2000",
+    ]  # fmt: skip
+    assert (
+        "0.0990 nats better than the study's own settings (paired t test, p = 0.006)"
+        in said(sure, "search")[0].sentence
+    )
+    assert "is open (paired t test, p = 0.20)" in said(sure, "search")[1].sentence
     assert found.evidence.startswith("“bn”: trial 2 with train.optimizer.lr = 0.02, 2 of 2 trials started, 4 epochs")
     (biased,) = said(given, "winner-bias")
     assert biased.sentence == (
@@ -137,6 +148,20 @@ def test_a_search_whose_best_trial_has_the_own_settings_says_so() -> None:
         "The search of “bn” found a val loss of 0.2000 nats; that trial has the study's own settings, and 2 repeats of "
         "them give 0.4100 nats on average."
     )
+
+
+def test_a_search_all_of_whose_trials_diverged_is_not_said_to_be_unfinished() -> None:
+    given = both(confirmed(), confirmed(name="gn"))
+    conditions = tuple(c for c in given.conditions if c.kind != "confirm-best")
+    ended = [replace(t, state="diverged", outcome=None) for t in given.trials if t.phase == "search"]
+    (found,) = said(replace(given, trials=tuple(ended), conditions=conditions), "search")
+    assert found.sentence == "The searches of “bn” and “gn” ended without a score."
+    states = "2 of 2 trials started (2 diverged)"
+    assert found.evidence == f"“bn”: {states}; “gn”: {states}."
+    one_left = [t for t in ended if (t.condition.levels["model.norm"], t.index) != ("gn", 1)]
+    first, second = said(replace(given, trials=tuple(one_left), conditions=conditions), "search")
+    assert first.sentence == "The search of “bn” ended without a score." and states in first.evidence
+    assert second.sentence == "The search of “gn” has no finished trial yet."
 
 
 @pytest.mark.parametrize("untold", ["unfinished", "unconfirmed"])
@@ -257,8 +282,13 @@ def test_batch_size_alone_moves_the_mean_by_its_range() -> None:
     levels = tuple(Level(label=size, settings={"train.batch_size": int(size)}) for size in scores)
     study = replace(given.study, factors=(Factor(path="train.batch_size", levels=levels),), repeats=2)
     (found,) = said(replace(given, study=study), "batch-size-sensitivity")
-    # Means 0.82 and 0.705: 11.5 points.
-    assert found.sentence == "The batch size moves the test accuracy by 11.50 points."
+    # Means 0.82 and 0.705: 11.5 points, of which two repeats make t = 0.115 / 0.015 = 7.7 and p = 0.083.
+    assert found.sentence == "The batch size moves the test accuracy by 11.50 points (not told from chance)."
+    third = [trial(one, 2, outcome=Outcome(state="done", metrics={"test": metrics(score)}), number=9 + place)
+             for place, (one, score) in enumerate(zip(sizes, (0.82, 0.705), strict=True))]  # fmt: skip
+    three = replace(given, study=replace(study, repeats=3), trials=(*given.trials, *third))
+    (sure,) = said(three, "batch-size-sensitivity")  # t = 0.115 / (0.015 / sqrt 3) = 13.3, p = 0.006
+    assert sure.sentence == "The batch size moves the test accuracy by 11.50 points."
     assert "lowest at 128 (70.50 %) and highest at 8 (82.00 %)" in found.evidence
 
 

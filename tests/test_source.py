@@ -158,6 +158,7 @@ def printed(name: str, value: float, n: int | None = None) -> PublishedRow:
 
 BETTER = SourceClaim(claim="bn is better", better={"model.norm": "bn"}, than={"model.norm": "gn"}, on="test.accuracy")
 EQUAL = SourceClaim(claim="alike", equal=({"model.norm": "bn"}, {"model.norm": "gn"}), on="test.accuracy")
+ALIKE = replace(EQUAL, equal=(*EQUAL.equal, {"model.norm": "ln"}))
 BEST = SourceClaim(claim="bn is best", best={"model.norm": "bn"}, on="test.accuracy")
 
 
@@ -197,6 +198,12 @@ def test_a_claim_without_printed_numbers_cannot_be_told() -> None:
         (BETTER, {"bn": [0.80, 0.70, 0.75], "gn": [0.70, 0.70, 0.70]}, "cannot be told"),
         (EQUAL, {"bn": [0.80, 0.81, 0.82], "gn": [0.70, 0.70, 0.70]}, "does not hold"),
         (EQUAL, {"bn": [0.80, 0.70, 0.75], "gn": [0.70, 0.70, 0.70]}, "cannot be told"),
+        # differences 0.10, 0.10, 0.06: t = 6.5, p = 0.0228 of two, 0.0456 of the two others that a claim names
+        (EQUAL, {"bn": [0.80, 0.80, 0.76], "gn": [0.70, 0.70, 0.70]}, "does not hold"),
+        (ALIKE, {"bn": [0.80, 0.80, 0.76], "gn": [0.70, 0.70, 0.70], "ln": [0.8, 0.79, 0.77]}, "does not hold"),
+        # differences 0.10, 0.10, 0.05: t = 5, p = 0.0377 of two, 0.0755 of the two others
+        (EQUAL, {"bn": [0.80, 0.80, 0.75], "gn": [0.70, 0.70, 0.70]}, "does not hold"),
+        (ALIKE, {"bn": [0.80, 0.80, 0.75], "gn": [0.70, 0.70, 0.70], "ln": [0.8, 0.79, 0.77]}, "cannot be told"),
         (BEST, {"bn": [0.80, 0.81, 0.82], "gn": [0.70, 0.70, 0.70]}, "holds"),
         # 0.0027 is corrected to 0.0054 of two, the other difference is not told apart
         (BEST, {"bn": [0.80, 0.81, 0.82], "gn": [0.70, 0.70, 0.70], "ln": [0.80, 0.80, 0.83]}, "cannot be told"),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from benchkit.analysis.comparisons import ALPHA
 from benchkit.analysis.estimates import Estimate, compared
-from benchkit.analysis.ranking import Ranking
+from benchkit.analysis.ranking import Ranking, better_first
 from benchkit.analysis.summary import dotted_settings
 from benchkit.analysis.wording import (
     Finding,
@@ -234,7 +234,7 @@ def _opposed(rankings: Sequence[tuple[str, Ranking]], common: Sequence[str]) -> 
     better: dict[tuple[str, str], list[str]] = {}
     for name, ranking in rankings:
         labels = {row.key: row.label for row in ranking.rows}
-        for pair in ranking.pairs:
+        for pair in (better_first(pair, ranking.metric) for pair in ranking.pairs):
             if pair.decided:
                 better.setdefault((labels[pair.first], labels[pair.second]), []).append(name)
     return tuple(
@@ -323,7 +323,8 @@ def _tested(agreement: Agreement) -> Finding:
         f"by more than chance would make them (Friedman's test, p {p_words(test.p)}).",
         evidence=f"χ² = {number(test.statistic, 3)}, Kendall's W = {number(test.concordance, 3)} (1: all studies rank "
         f"alike), p from {how}. Nemenyi's critical difference of mean ranks is {number(distance, 3)}: {pairs}. The "
-        "test takes each study's means as they are and knows nothing of their spread over repeats.",
+        "test takes each study's means as they are, knows nothing of their spread over repeats, and takes studies as "
+        "independent, which those of the same images are not.",
         about=agreement.common,
     )
 

@@ -497,12 +497,13 @@ def look_findings(looks: StudyLooks) -> Iterator[Finding]:
     left = [_left_words(before, look) for before, look in zip((None, *looks.taken), looks.taken, strict=False)]
     alphas = [number(look.alpha, 3) for look in looks.planned]
     spent = f"{alphas[0]} each" if len(set(alphas)) == 1 else listing(alphas)
+    total = sum(look.alpha for look in looks.planned)
     yield Finding(
         rule="looks",
         sentence=f"{count(taken, 'look')} of {planned} planned {'was' if taken == 1 else 'were'} taken{at}; "
         "after each one, only conditions that might still be the best got more repeats.",
-        evidence=f"{''.join(left)}The looks test at {spent}, 0.05 in all, so that looking again makes no winner; "
-        "the intervals of means are so wide that those of all looks hold together with 95 %.",
+        evidence=f"{''.join(left)}The looks test at {spent}, {number(total, 3)} in all, so that looking again makes no "
+        "winner; the intervals of means are so wide that those of all looks hold together with 95 %.",
     )
 
 

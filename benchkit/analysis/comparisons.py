@@ -37,6 +37,14 @@ class PairedComparison:
         """Return the number of pairs."""
         return self.difference.n
 
+    @property
+    def turned(self) -> PairedComparison:
+        """Return second minus first."""
+        values = [-value for value in self.difference.values]
+        size = None if self.effect_size is None else -self.effect_size
+        turned = estimate(values, resampled=self.difference.resampled)
+        return PairedComparison(difference=turned, p=self.p, effect_size=size)
+
 
 DRAWS = 10_000
 """Draws of a bootstrap."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -350,7 +350,10 @@ class LevelEffect:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sensitivity:
-    """How far a condition's mean moves when one factor moves and all others stay: the range over its levels."""
+    """How far a condition's mean moves when one factor moves and all others stay: the range over its levels.
+
+    `keys` are those of the conditions with the lowest and the highest mean.
+    """
 
     factor: str
     others: str
@@ -358,6 +361,7 @@ class Sensitivity:
     high: float
     lowest_level: str
     highest_level: str
+    keys: tuple[str, str] = ("", "")
 
     @property
     def range(self) -> float:
@@ -391,34 +395,44 @@ def level_effects(results: StudyResults, metric: str) -> tuple[LevelEffect, ...]
 
 def sensitivities(results: StudyResults, factor: str, metric: str) -> tuple[Sensitivity, ...]:
     """Return how far means move along one factor, for each combination of the other factors."""
-    groups: dict[str, list[tuple[float, str]]] = defaultdict(list)
+    groups: dict[str, list[tuple[float, str, str]]] = defaultdict(list)
     for condition in compared(results):
         values = values_by_repeat(results, condition, metric)
         if condition.kind == "grid" and factor in condition.levels and values:
             others = ", ".join(label for path, label in condition.levels.items() if path != factor)
-            groups[others].append((fmean(values.values()), condition.levels[factor]))
+            groups[others].append((fmean(values.values()), condition.levels[factor], condition.key))
     rows = []
     for others, means in groups.items():
         if len(means) > 1:
-            (low, lowest), (high, highest) = min(means), max(means)
+            (low, lowest, first), (high, highest, last) = min(means), max(means)
             rows.append(
                 Sensitivity(
-                    factor=factor, others=others, low=low, high=high, lowest_level=lowest, highest_level=highest
+                    factor=factor, others=others, low=low, high=high, lowest_level=lowest, highest_level=highest,
+                    keys=(first, last),
                 )
-            )
+            )  # fmt: skip
     return tuple(rows)
 
 
-def sensitivity_findings(sensitivities: Sequence[Sensitivity], metric: str) -> Iterator[Finding]:
-    """Say how far the batch size moves the mean: of the combination that suffers most and least, or of the only one."""
+def sensitivity_findings(
+    sensitivities: Sequence[Sensitivity], metric: str, told_apart: Callable[[str, str], bool]
+) -> Iterator[Finding]:
+    """Say how far the batch size moves the mean: of the combination that suffers most and least, or of the only one.
+
+    `told_apart` says of two conditions, by their keys, whether they differ beyond chance.
+    """
     rows = sorted(sensitivities, key=lambda row: row.range)
     if not rows:
         return
     least, most = rows[0], rows[-1]
     moved = quoted(most.others) if most.others else f"the {metric_words(metric)}"
-    sentence = f"The batch size moves {moved}{' most,' if len(rows) > 1 else ''} by {amount(metric, most.range)}"
+    by = [
+        f"by {amount(metric, row.range)}{'' if told_apart(*row.keys) else ' (not told from chance)'}"
+        for row in (most, least)
+    ]
+    sentence = f"The batch size moves {moved}{' most,' if len(rows) > 1 else ''} {by[0]}"
     if len(rows) > 1:
-        sentence += f", and {quoted(least.others)} least, by {amount(metric, least.range)}"
+        sentence += f", and {quoted(least.others)} least, {by[1]}"
     yield Finding(
         rule="batch-size-sensitivity",
         sentence=f"{sentence}.",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from statistics import median
 from typing import Literal
@@ -136,6 +136,12 @@ class Ranking:
         """Return the worse conditions that left at an earlier look: all that is known now need not decide on them."""
         return tuple(row for row in self.worse if row.candidate and not (row.candidate.p or 0.0) < self.alpha)
 
+    def told_apart(self, one: str, other: str) -> bool:
+        """Return whether two conditions, by their keys, differ beyond chance: by the verdicts, or as a pair."""
+        is_open = {row.key: row.verdict in OPEN for row in self.rows}
+        pairs = any({pair.first, pair.second} == {one, other} and pair.decided for pair in self.pairs)
+        return pairs or is_open.get(one) != is_open.get(other)
+
     @property
     def decided(self) -> bool:
         """Return whether no other condition than that of the best mean may be the best."""
@@ -210,12 +216,25 @@ def _pairs(values: Mapping[str, Mapping[int, float]], *, lower: bool, resampled:
             comparison=comparison,
             p_adjusted=adjusted.get((first, second)),
             detectable=minimum_detectable_difference(
-                comparison.difference.std or 0.0, comparison.n, alpha, resampled=resampled
+                0.0 if comparison.p is None else comparison.difference.std or 0.0,
+                comparison.n,
+                alpha,
+                resampled=resampled,
             ),
             superiority=superiority(tuple(values[first].values()), tuple(values[second].values()), lower=lower),
         )
         for (first, second), comparison in comparisons.items()
     }
+
+
+def better_first(pair: Pair, metric: str) -> Pair:
+    """Return a pair with the better one in the repeats of both first; means over all may rank them the other way."""
+    ahead = -pair.comparison.difference.mean if lower_is_better(metric) else pair.comparison.difference.mean
+    if ahead >= 0:
+        return pair
+    share = None if pair.superiority is None else 1 - pair.superiority
+    turned = pair.comparison.turned
+    return replace(pair, first=pair.second, second=pair.first, comparison=turned, superiority=share)
 
 
 def winner_finding(ranking: Ranking, coverage: Sequence[Coverage]) -> Finding:
@@ -369,6 +388,7 @@ def unstable_findings(ranking: Ranking) -> Iterator[Finding]:
     reach = span(ranking.metric, min(repeats.values), max(repeats.values))
     labels = [label for _, _, label, _ in found]
     whose = "its repeats" if len(found) == 1 else f"the repeats of {quoted(widest)}"
+    what = "fold" if repeats.resampled else "random seed"
     parts = [
         f"{quoted(label)} {amount(ranking.metric, std)} ({number(std / usual, 2)} times the median of the others)"
         for std, usual, label, _ in found
@@ -376,7 +396,7 @@ def unstable_findings(ranking: Ranking) -> Iterator[Finding]:
     yield Finding(
         rule="unstable-seeds",
         tone="warning" if any(row.label in labels for row in ranking.rows if row.verdict in OPEN) else "note",
-        sentence=f"{names(labels)} {'depends' if len(found) == 1 else 'depend'} on the random seed: {whose} reach "
+        sentence=f"{names(labels)} {'depends' if len(found) == 1 else 'depend'} on the {what}: {whose} reach "
         f"from {reach}.",
         evidence=f"Standard deviation over {count(repeats.n, 'repeat')}: {listing(parts, most=8)}.",
         about=tuple(labels),
@@ -410,6 +430,8 @@ def deciding_words(results: StudyResults) -> str:
     if planned:
         words = standing_words(standing(results, planned))
         return f"{words[:1].upper()}{words[1:]}."
+    if results.study.splits == "folds":
+        return f"Not decided: {results.study.repeats} folds are all there are; fixed splits can have more repeats."
     state = standing(results, plan_for(results, results.study.most or UNTIL_DECIDED))
     command = f"To decide: {until_decided_command(results)}"
     if state.next is None:

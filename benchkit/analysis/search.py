@@ -88,6 +88,11 @@ class SearchSummary:
         return sum(self.states.values()) - self.states.get("waiting", 0)
 
     @property
+    def ended(self) -> bool:
+        """Return whether every trial that was planned has ended."""
+        return sum(self.states.get(state, 0) for state in FINISHED) >= self.planned
+
+    @property
     def pruned_share(self) -> float | None:
         """Return the pruned share of the finished trials, None before any has finished."""
         finished = sum(self.states.get(state, 0) for state in FINISHED)
@@ -195,7 +200,7 @@ def _confirmation(
 UNEQUAL = 1.25
 """From this ratio between the most and the fewest epochs of two searches on, their budgets count as unequal."""
 
-Conclusion = Literal["unfinished", "own", "unconfirmed", "alone", "better", "worse"]
+Conclusion = Literal["unfinished", "nothing", "own", "unconfirmed", "alone", "better", "worse"]
 
 
 def search_findings(searches: Sequence[SearchSummary]) -> list[Finding]:
@@ -206,7 +211,7 @@ def search_findings(searches: Sequence[SearchSummary]) -> list[Finding]:
 
 def gain_findings(searches: Sequence[SearchSummary]) -> list[Finding]:
     """Say what each search found, what it spent, and what fresh repeats say of it; alike conclusions together."""
-    alike = _grouped(searches, _conclusion)
+    alike = _grouped(searches, lambda search: (_conclusion(search), _is_open(search)))
     return [_searched(group[0]) if len(group) == 1 else _searched_alike(group) for group in alike]
 
 
@@ -220,7 +225,7 @@ def _grouped(searches: Iterable[SearchSummary], key: Callable[[SearchSummary], o
 def _conclusion(search: SearchSummary) -> Conclusion:
     confirmation = search.confirmation
     if search.best_value is None:
-        return "unfinished"
+        return "nothing" if search.ended else "unfinished"
     if confirmation is None or confirmation.chosen is None:
         return "own" if search.chose_default and confirmation and confirmation.default else "unconfirmed"
     if confirmation.gain is None:
@@ -229,10 +234,17 @@ def _conclusion(search: SearchSummary) -> Conclusion:
     return "better" if (gain < 0 if search.direction == "minimize" else gain > 0) else "worse"
 
 
+def _is_open(search: SearchSummary) -> bool:
+    """Return whether fresh repeats were compared with the study's own settings and do not tell them apart."""
+    gain = search.confirmation.gain if search.confirmation else None
+    return gain is not None and (gain.n < 2 if gain.p is None else gain.p >= ALPHA)
+
+
 def _searched(search: SearchSummary) -> Finding:
     confirmation = search.confirmation
     if search.best_value is None:
-        sentence, evidence = f"{the_search(search)} has no finished trial yet", _spent(search)
+        has = "ended without a score" if search.ended else "has no finished trial yet"
+        sentence, evidence = f"{the_search(search)} {has}", _spent(search)
     else:
         sentence = f"{the_search(search)} found a {_best_words(search)}"
         evidence = f"Trial {search.best_place}: {_chosen(search)}. {_spent(search)}"
@@ -262,7 +274,10 @@ def _spent(search: SearchSummary) -> str:
     """Return what a search has spent, without its epochs where nothing is finished yet."""
     spent = f"{search.started} of {search.planned} trials started"
     if search.best_value is None:
-        return spent
+        ends = [
+            f"{search.states[state]} {state}" for state in ("pruned", "diverged", "failed") if state in search.states
+        ]
+        return f"{spent}{f' ({listing(ends)})' if ends else ''}"
     pruned = "" if search.pruned_share is None else f", {100 * search.pruned_share:.0f} % of finished trials pruned"
     return f"{spent}, {search.epochs:,} epochs in all{pruned}"
 
@@ -320,8 +335,8 @@ def _each(group: Sequence[SearchSummary], what: Callable[[SearchSummary], str]) 
 
 def _sentence_alike(group: Sequence[SearchSummary]) -> str:
     searches, metric, conclusion = the_searches(group), metric_words(group[0].goal), _conclusion(group[0])
-    if conclusion == "unfinished":
-        return f"{searches} have no finished trial yet."
+    if conclusion in ("unfinished", "nothing"):
+        return f"{searches} {'ended without a score' if conclusion == 'nothing' else 'have no finished trial yet'}."
     lower = f"{searches[0].lower()}{searches[1:]}"
     if conclusion == "own":
         own = listing(list(dict.fromkeys(_own(search) for search in group)))
@@ -341,7 +356,8 @@ def _sentence_alike(group: Sequence[SearchSummary]) -> str:
         ]
         return f"Fresh repeats of what {lower} chose give a {metric} of {listing(fresh)} on average."
     return (
-        f"On fresh repeats, what {lower} chose has on average a {conclusion} {metric} than the study's own settings: "
+        f"On fresh repeats, what {lower} chose has on average a {conclusion} {metric} than the study's own settings"
+        f"{', and whether it is so beyond chance is open' if _is_open(group[0]) else ''}: "
         f"by {listing([_gain_alike(search) for search in group])}."
     )
 
@@ -394,10 +410,10 @@ def _off(search: SearchSummary) -> float | None:
 
 
 def _promised(search: SearchSummary) -> str:
-    """Return the verb: where the interval of the fresh repeats holds the promise, chance alone may be what is off."""
+    """Return the verb: unless the interval of the fresh repeats leaves the promise out, chance may be what is off."""
     chosen, best = search.confirmation.chosen if search.confirmation else None, search.best_value
     if chosen is None or chosen.low is None or chosen.high is None or best is None:
-        return "promised"
+        return "may have promised"
     return "may have promised" if chosen.low <= best <= chosen.high else "promised"
 
 

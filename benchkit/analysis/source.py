@@ -103,7 +103,8 @@ def claim_verdicts(results: StudyResults) -> tuple[ClaimVerdict, ...]:
 
     By its own: a plain comparison of what it prints; where n is stated, a difference within 1.96 standard errors of two
     shares of n images cannot be told. By ours: the paired t test over repeats at the level 0.05, corrected for several
-    by Holm where one condition is said to be the best; a rise is the over-fitting of the learning curves.
+    where one condition is said to be the best (Holm) or several to be equal (Bonferroni); a rise is the over-fitting of
+    the learning curves.
     """
     origin = results.study.origin
     verdicts = []
@@ -136,7 +137,7 @@ def _judged(results: StudyResults, claim: SourceClaim) -> tuple[Judged, Judged]:
         first, *others = claim.equal
         return _all(
             [_printed_pair(results, claim.on, (first, other), equal=True) for other in others],
-        ), _all([_our_pair(results, claim.on, (first, other), equal=True) for other in others])
+        ), _all([_our_pair(results, claim.on, (first, other), equal=True, tests=len(others)) for other in others])
     if claim.best:
         return _printed_best(results, claim.on, claim.best), _our_best(results, claim.on, claim.best)
     return (claim.verdict, claim.against), (claim.verdict, claim.against)
@@ -196,15 +197,19 @@ def _paired(results: StudyResults, metric: str, sides: tuple[Mapping[str, str], 
     return comparison if comparison is not None and comparison.n > 1 else None
 
 
-def _our_pair(results: StudyResults, metric: str, sides: tuple[Mapping[str, str], ...], *, equal: bool) -> Judged:
+def _our_pair(
+    results: StudyResults, metric: str, sides: tuple[Mapping[str, str], ...], *, equal: bool, tests: int = 1
+) -> Judged:
+    """Return the verdict on two conditions; p is corrected for the number of `tests` of one claim (Bonferroni)."""
     comparison = _paired(results, metric, sides)
     if comparison is None:
         return "cannot be told", "ours have fewer than two repeats of both"
     better, size = _size(metric, comparison)
     if comparison.p is None:
         return "cannot be told", f"the first is {size}, in each of {comparison.n} repeats"
-    words = f"the first is {size} (n = {comparison.n}, p = {p_value(comparison.p)})"
-    if comparison.p >= ALPHA:
+    p, corrected = min(1.0, tests * comparison.p), "corrected " if tests > 1 else ""
+    words = f"the first is {size} (n = {comparison.n}, {corrected}p = {p_value(p)})"
+    if p >= ALPHA:
         return "cannot be told", f"{words}: not told apart"
     return ("holds" if better and not equal else "does not hold"), words
 

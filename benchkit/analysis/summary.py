@@ -180,7 +180,7 @@ def find(numbers: StudyStatistics) -> tuple[Finding, ...]:
         *trials.trouble_findings(numbers.troubles),
         *trained_models.test_image_findings(numbers.ranking, numbers.models, numbers.model_pairs),
         *(search.search_findings(numbers.searches) if numbers.searches else ()),
-        *estimates.sensitivity_findings(numbers.sensitivities, numbers.metric),
+        *estimates.sensitivity_findings(numbers.sensitivities, numbers.metric, numbers.ranking.told_apart),
         *ranking.unstable_findings(numbers.ranking),
         *training.overfitting_findings(numbers.onsets),
         *training.gap_findings(numbers.gaps),

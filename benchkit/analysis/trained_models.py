@@ -336,9 +336,8 @@ def one_class_findings(rows: Sequence[OneClass]) -> list[Finding]:
         Finding(
             rule="one-class",
             tone="warning",
-            sentence=f"{quoted(row.label)} has learnt nothing: its model calls every {row.split} image "
-            f"{listing([quoted(name) for name in row.called])} in {_which(row)}.",
-            evidence=f"Its accuracy, {measured('accuracy', row.accuracy)}, is the share of "
+            sentence=_nothing_words(row),
+            evidence=f"Its accuracy there, {measured('accuracy', row.accuracy)}, is the share of "
             f"{'that class' if len(row.called) == 1 else 'those classes'} among the images.",
             about=(row.label,),
         )
@@ -346,8 +345,13 @@ def one_class_findings(rows: Sequence[OneClass]) -> list[Finding]:
     ]
 
 
-def _which(row: OneClass) -> str:
-    return count(row.repeats, "repeat") if row.always else f"{row.repeats} of {count(row.of, 'repeat')}"
+def _nothing_words(row: OneClass) -> str:
+    calls = f"calls every {row.split} image {listing([quoted(name) for name in row.called])}"
+    if len(row.called) > 1:
+        calls = f"calls all {row.split} images one class ({listing([quoted(name) for name in row.called])})"
+    if row.always:
+        return f"{quoted(row.label)} has learnt nothing: its model {calls} in {count(row.repeats, 'repeat')}."
+    return f"{quoted(row.label)} learnt nothing in {row.repeats} of {count(row.of, 'repeat')}: its model {calls}."
 
 
 def identical_findings(groups: Sequence[IdenticalConditions]) -> list[Finding]:

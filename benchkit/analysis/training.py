@@ -177,11 +177,13 @@ def speed_findings(costs: Sequence[ConditionCost]) -> Iterator[Finding]:
     sentence = f"{quoted(rows[0].label)} trains {number(ratio, 2)} times as fast as {quoted(rows[-1].label)}."
     if fast.low is None or slow.high is None:
         sentence = "No condition can be called faster: with one repeat it is not known how far training speed varies."
-    elif fast.low <= slow.high or not comparable_times(costs):
+    elif not comparable_times(costs):
         sentence = (
-            "No condition can be called faster: training speed varies between repeats as much as between conditions, "
-            "as on a machine that does other work too."
+            f"No condition can be called faster: training speed varies between repeats of one by more than "
+            f"{100 * STEADY:g} % of its mean, as on a machine that does other work too."
         )
+    elif fast.low <= slow.high:
+        sentence = "No condition can be called faster: training speed varies between repeats as between conditions."
     yield Finding(
         rule="speed",
         sentence=sentence,
@@ -204,7 +206,11 @@ RISE = 0.05
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OverfittingOnset:
-    """Over-fitting in a condition: the median epoch of least validation loss, and in how many repeats it was seen."""
+    """Over-fitting in a condition: the median epoch of least validation loss, and in how many repeats it was seen.
+
+    `rise` is by which share of the least one the validation loss is higher after the last epoch, `gain` by how much the
+    validation accuracy is: means over these repeats.
+    """
 
     key: str
     label: str
@@ -213,6 +219,7 @@ class OverfittingOnset:
     rise: float
     repeats: int
     of: int
+    gain: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -289,6 +296,7 @@ def overfitting_onset(results: StudyResults, condition: Condition) -> Overfittin
         rise=fmean(history[-1].val_loss / least.val_loss - 1 for history, least in overfitted),
         repeats=len(overfitted),
         of=len(trials),
+        gain=fmean(history[-1].val_accuracy - least.val_accuracy for history, least in overfitted),
     )
 
 
@@ -341,7 +349,16 @@ WIDE_GAP = 0.05
 
 
 def overfitting_findings(onsets: Sequence[OverfittingOnset]) -> Iterator[Finding]:
-    """Say in which conditions validation loss rises while training loss falls, and from which epoch on."""
+    """Say in which conditions validation loss rises while training loss falls, and from which epoch on.
+
+    Those whose validation accuracy rises, too, apart from the others: their probabilities get worse, not their answers,
+    as where the loss of training is another one or its targets are smoothed.
+    """
+    for better in (False, True):
+        yield from _overfitting([one for one in onsets if (one.gain > 0) is better], better)
+
+
+def _overfitting(onsets: Sequence[OverfittingOnset], better: bool) -> Iterator[Finding]:
     ordered = sorted(onsets, key=lambda onset: -onset.rise)
     if not ordered:
         return
@@ -352,10 +369,14 @@ def overfitting_findings(onsets: Sequence[OverfittingOnset]) -> Iterator[Finding
     ]
     first = min(ordered, key=lambda onset: onset.epoch / onset.epochs)
     earliest = "" if len(ordered) == 1 else f" in {quoted(first.label)}, the earliest"
+    labels = names([onset.label for onset in ordered])
+    sentence = f"{labels} over-{'fits' if len(ordered) == 1 else 'fit'}: validation loss rises after epoch"
+    if better:
+        sentence = f"The validation loss of {labels} rises while accuracy still does, so that probabilities get worse "
+        sentence += "and answers do not: after epoch"
     yield Finding(
         rule="over-fitting",
-        sentence=f"{names([onset.label for onset in ordered])} over-{'fits' if len(ordered) == 1 else 'fit'}: "
-        f"validation loss rises after epoch {first.epoch:g}{earliest}.",
+        sentence=f"{sentence} {first.epoch:g}{earliest}.",
         evidence=f"Least validation loss: {listing(parts, most=8)}.",
         about=tuple(onset.label for onset in ordered),
     )
@@ -364,9 +385,9 @@ def overfitting_findings(onsets: Sequence[OverfittingOnset]) -> Iterator[Finding
 def fastest_findings(race: TimeToAccuracy | None, costs: Sequence[ConditionCost]) -> list[Finding]:
     """Say which condition reaches a stated validation accuracy first: in seconds where times compare, else in epochs.
 
-    Nothing is said of fewer than two conditions, and of epochs where no condition is one epoch ahead.
+    Nothing is said of fewer than two conditions or of one repeat each, and of epochs where none is one epoch ahead.
     """
-    if race is None or len(race.arrivals) < 2:
+    if race is None or len(race.arrivals) < 2 or max(row.of for row in race.arrivals) < 2:
         return []
     complete = [row for row in race.arrivals if row.seconds is not None and row.repeats == row.of]
     goal = f"a validation accuracy of {measured('val.accuracy', race.accuracy)}"
@@ -384,9 +405,9 @@ def _quickest(goal: str, first: ReachedAccuracy, arrivals: Sequence[ReachedAccur
     parts = [_arrival(row, duration(row.seconds or 0.0)) for row in arrivals if row is not first]
     return Finding(
         rule="fastest",
-        sentence=f"{quoted(first.label)} is the fastest to {goal}: {seconds} of training, {epochs}.",
-        evidence=f"Means over repeats that reach it; the others: {listing(parts, most=8)}. Times compare only on one "
-        "device.",
+        sentence=f"{quoted(first.label)} is the fastest to {goal}: {seconds} of training, {epochs}{_average(first)}.",
+        evidence=f"Means over repeats that reach it, which are no test; the others: {listing(parts, most=8)}. Times "
+        "compare only on one device.",
         about=(first.label,),
     )
 
@@ -395,11 +416,16 @@ def _fewest_epochs(goal: str, first: ReachedAccuracy, arrivals: Sequence[Reached
     parts = [_arrival(row, _epochs(row.epochs)) for row in arrivals if row is not first]
     return Finding(
         rule="fastest",
-        sentence=f"{quoted(first.label)} needs the fewest epochs to {goal}: {number(first.epochs, 3)}.",
-        evidence=f"Means over repeats that reach it; the others: {listing(parts, most=8)}. Times are not compared: it "
-        "is not known that the device was as fast for one condition as for another.",
+        sentence=f"{quoted(first.label)} needs the fewest epochs to {goal}: {number(first.epochs, 3)}"
+        f"{_average(first)}.",
+        evidence=f"Means over repeats that reach it, which are no test; the others: {listing(parts, most=8)}. Times "
+        "are not compared: it is not known that the device was as fast for one condition as for another.",
         about=(first.label,),
     )
+
+
+def _average(first: ReachedAccuracy) -> str:
+    return f" on average over {count(first.repeats, 'repeat')}"
 
 
 def _arrival(reached: ReachedAccuracy, words: str) -> str:

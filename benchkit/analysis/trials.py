@@ -44,6 +44,11 @@ class Coverage:
         return _finished(self.states) if self.stage == "search" else self.states.get("done", 0)
 
     @property
+    def ended(self) -> bool:
+        """Return whether every planned trial has ended, whatever came of it."""
+        return _finished(self.states) >= self.planned
+
+    @property
     def complete(self) -> bool:
         """Return whether every planned trial has a result that counts."""
         return self.missing == 0 and self.settled >= self.planned
@@ -153,12 +158,18 @@ def missing_findings(coverage: Sequence[Coverage]) -> Iterator[Finding]:
     if not rows:
         return
     parts = [f"{quoted(row.label)} {_states(row.states, row.missing)}" for row in rows]
+    labels, means = names([row.label for row in rows]), "Means are over the repeats that are done."
+    sentence = f"The study is not complete: {coverage_words(coverage)}, and {labels} "
+    sentence += "lacks some." if len(rows) == 1 else "lack some."
+    if all(row.ended for row in rows):
+        planned = count(sum(row.planned for row in coverage), "planned trial")
+        sentence = f"{sum(row.planned - row.settled for row in rows)} of {planned} ended without a score: {labels}."
+        means = "Means are over the others, so that a condition seems better by what fails or diverges in it."
     yield Finding(
         rule="unfinished",
         tone="warning",
-        sentence=f"The study is not complete: {coverage_words(coverage)}, and "
-        f"{names([row.label for row in rows])} {'lacks' if len(rows) == 1 else 'lack'} some.",
-        evidence=f"{listing(parts, most=10)}. Means are over the repeats that are done.",
+        sentence=sentence,
+        evidence=f"{listing(parts, most=10)}. {means}",
         about=tuple(row.label for row in rows),
     )
 
@@ -173,7 +184,7 @@ def trouble_findings(troubles: Sequence[FailedTrial]) -> list[Finding]:
     failed, lost = _in(troubles, "failed", "stale"), _in(troubles, "missing files", "changed files")
     elsewhere, diverged = _in(troubles, "files elsewhere"), _in(troubles, "diverged")
     reasons = [f"{one.words}: {one.reason or 'its worker is gone'}" for one in failed]
-    endings = [f"{one.words}, after epoch {one.epochs}" for one in diverged]
+    endings = [f"{one.words}, in epoch {one.epochs + 1}" for one in diverged]
     return [
         *_told(
             failed,

@@ -44,7 +44,7 @@ class Use:
 
 
 def check_plan(plan: Plan, registry: Registry) -> tuple[str, ...]:
-    """Return a warning for every setting that the plan varies without effect, as the plugins' cards tell.
+    """Return a warning for every setting that the plan varies without effect, as the plugins' cards or settings tell.
 
     Raises `StudyError` with every unknown or broken plugin and every wrong option of a plan, and an unusable logo. That
     holds for all levels, for the ends of every searched range and for every searched choice.
@@ -73,7 +73,7 @@ def check_plan(plan: Plan, registry: Registry) -> tuple[str, ...]:
         shown = plan.study.path or plan.study.name
         raise StudyError(f"{shown}: this study cannot be trained", problems=problems.first_lines, hint="; ".join(hints))
     used = [(uses[key], description) for key, description in zip(resolved, described, strict=True)]
-    return tuple(dict.fromkeys((*_without_effect(plan, used), *_balanced_twice(together))))
+    return tuple(dict.fromkeys((*_without_effect(plan, used), *_balanced_twice(together), *_merged(plan))))
 
 
 def _together(
@@ -95,6 +95,14 @@ def _balanced_twice(together: Iterable[tuple[Mapping[str, tuple[str, ...]], Sett
                     f"regularizers.{name} draws images of rare classes more often, and train.loss weighs them more "
                     "(balanced = true): together they count twice"
                 )
+
+
+def _merged(plan: Plan) -> Iterator[str]:
+    """Yield a sentence on combinations of levels that are no conditions of their own; in a smoke test many may be."""
+    if plan.merged and not plan.study.smoke:
+        shown = [f"{label!r} those of {kept!r}" for label, kept in plan.merged[:3]]
+        more = f" and {len(plan.merged) - 3} more" if len(plan.merged) > 3 else ""
+        yield f"combinations of levels with the settings of an earlier one are no conditions: {', '.join(shown)}{more}"
 
 
 def _without_effect(plan: Plan, used: Sequence[tuple[Use, Description]]) -> Iterator[str]:

@@ -116,7 +116,7 @@ def _interim(results: StudyResults, state: Standing | None) -> InterimStatus | N
     """Return how the looks stand; of a study with fixed repeats once all have ended, else None."""
     planned = state.plan if state else ()
     if state is None:
-        if len(compared(results)) < 2 or results.study.smoke:
+        if len(compared(results)) < 2 or results.study.smoke or results.study.splits == "folds":
             return None
         state = standing(results, plan_for(results, UNTIL_DECIDED))
         if not state.taken or not (state.decided or state.next):

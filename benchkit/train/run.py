@@ -252,7 +252,7 @@ def _loader(
             f"batch's statistics see {train.batch_size} images at a time"
         )
     if sampling is not None:
-        notes.append(f"{name} draws the images of an epoch: its training accuracy is on resampled images")
+        notes.append(f"{name} draws the images of an epoch: its training accuracy is on those that it draws")
     return loader
 
 

@@ -80,7 +80,10 @@ def main() -> None:
         "([one of yours](how-to/own-plugin.md)), or one "
         f"of these.\nMade by `make optimizer-table` with {versions['timm']} and {versions['torch']}; {len(offered)} of "
         f"{len(found)} are offered. The rate is the one to\nbegin with: the library's own default (0.1 for plain "
-        "gradient steps); look for it from a hundredth to ten times that.\n\n| name | | rate |\n|---|---|---|\n"
+        "gradient steps); look for it from a hundredth to ten times that.\n\nThe regularizer `weight-decay` gives each "
+        "its own `weight_decay`. Whether that joins the gradient, as an L2 penalty does, or is\ndecoupled from it, as "
+        "in `adamw` and `timm:lion`, is the library's choice: a strength does not carry over from one to the other.\n\n"
+        "| name | | rate |\n|---|---|---|\n"
     )
     (ROOT / "docs/optimizers.md").write_text(head + "\n".join(rows) + "\n")
     print(f"{len(offered)} offered, {len(refused)} refused")

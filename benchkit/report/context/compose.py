@@ -234,7 +234,8 @@ def banners(results: StudyResults, summary: Summary, *, missing_in: str = "Trial
         )
     if not all(row.complete for row in summary.numbers.coverage):
         words = f"{coverage_words(summary.numbers.coverage)}; section {missing_in} says what is missing."
-        banners.append(Banner(title="Not complete", text=words))
+        ended = all(row.ended for row in summary.numbers.coverage)
+        banners.append(Banner(title="Trials without a score" if ended else "Not complete", text=words))
     return tuple(banners)
 
 
@@ -459,5 +460,8 @@ def _limits(inputs: SectionInputs) -> list[Block]:
         often = "Each condition was trained once, so nothing is known of the spread between random seeds."
     else:
         times = str(min(done)) if min(done) == max(done) else f"{min(done)} to {max(done)}"
-        often = f"Each condition was trained {times} times: differences within the spread of random seeds stay open."
+        often = f"Each condition was trained {times} times on the same images: differences within the spread of random "
+        often += "seeds stay open, and so does what other training images would change."
+        if results.resampled:
+            often = f"Each condition was trained on {times} folds: differences within their spread stay open."
     return [Paragraph(text=f"The numbers hold for {listing(trained)}; other images and models were not tried. {often}")]

@@ -156,7 +156,8 @@ def results_section(inputs: SectionInputs) -> Section:
         table_block(
             "ranking",
             f"Conditions by {metric}",
-            f"Conditions by mean {metric}, best first. {intervals} From the best: the difference, paired by repeat. "
+            f"Conditions by mean {metric}, best first. {intervals} From the best: the difference, paired by repeat"
+            f"{_looks_apart(evidence)}. "
             "P(best better): P(A > B), the share of pairs of runs in which the best does better. "
             "p (worse): of a one-sided Welch t test against the strongest rival, variances shrunk to a common one, "
             f"by Holm's correction; clearly worse below {number(evidence.ranking.alpha)}"
@@ -213,7 +214,7 @@ def _metric_tables(evidence: StudyStatistics, select: str, intervals: str) -> li
                     f"metrics-{split}",
                     f"All metrics on {split}",
                     f"Every metric on {split} images, mean over repeats. {intervals} Bold: best mean of the column, "
-                    f"which is no test.{_selection(split, select)}"
+                    f"which is no test.{_selection(split, select, evidence)}"
                     f"{constant_words(evidence.balance, f'{split}.accuracy')}",
                     table,
                     folded=bool(blocks),
@@ -234,7 +235,8 @@ def _pair_tables(evidence: StudyStatistics) -> list[TableBlock]:
                 "pairs-matrix",
                 "Differences of all pairs of conditions",
                 f"Mean {metric} of the row's condition minus the column's (by rank) over the repeats of both; below it "
-                "p of the paired t test after Holm's correction. Bold: told apart by these few differences alone.",
+                f"p of the paired t test after Holm's correction{_looks_apart(evidence)}. Bold: told apart by these "
+                "few differences alone.",
                 matrix,
             )
         )
@@ -242,7 +244,8 @@ def _pair_tables(evidence: StudyStatistics) -> list[TableBlock]:
         table_block(
             "pairs",
             "All pairs of conditions",
-            f"Paired t tests of {metric} by repeat. Brackets: 95 % t interval of the difference. Detectable: the "
+            f"Paired t tests of {metric} by repeat{_looks_apart(evidence)}. Better: in the repeats of both. "
+            "Brackets: 95 % t interval of the difference. Detectable: the "
             "smallest true difference that these repeats find with 80 % power after correction. P(A > B): the share "
             "of all pairs of runs, one of each, in which the first does better. Bold: told apart.",
             shown,
@@ -253,9 +256,16 @@ def _pair_tables(evidence: StudyStatistics) -> list[TableBlock]:
     return blocks
 
 
-def _selection(split: str, select: str) -> str:
+def _looks_apart(evidence: StudyStatistics) -> str:
+    """Return that tests and intervals of pairs do not allow for several looks, where looks are planned."""
+    return " (for one look alone: verdicts allow for all looks)" if evidence.looks.planned else ""
+
+
+def _selection(split: str, select: str, evidence: StudyStatistics) -> str:
     if split == "test":
-        return " The test images were not used for any choice."
+        looks = bool(evidence.looks.planned) and evidence.metric.startswith("test.")
+        more = "; the looks at them chose which conditions got more repeats" if looks else ""
+        return f" The test images chose no epoch and no setting{more}."
     if split == "train":
         return " Scored without augmentation, by the same weights as the other splits."
     if select != "best":
@@ -299,8 +309,10 @@ def search_section(inputs: SectionInputs) -> Section | None:
         table_block(
             "confirmation",
             "Search score and fresh repeats",
-            "The best score of a search is one lucky draw among many. Fresh repeats of the same settings give its "
-            f"honest value, beside the study's own settings. {mean_intervals_words(confidence_of(inputs.results))}",
+            "The best score of a search is one lucky draw among many. Fresh repeats of the same settings are free of "
+            "that luck, but not of the validation images, which chose them and favour them still; by test images they "
+            "stand among the conditions. Beside them the study's own settings. "
+            f"{mean_intervals_words(confidence_of(inputs.results))}",
             confirmation_table(searches),
         ),
     ]

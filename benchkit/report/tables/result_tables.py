@@ -8,7 +8,7 @@ from operator import attrgetter
 
 from benchkit.analysis.comparisons import ImageComparison, PairedComparison
 from benchkit.analysis.estimates import Estimate, LevelEffect, Proportion, Scores
-from benchkit.analysis.ranking import Pair, RankedCondition, Verdict
+from benchkit.analysis.ranking import Pair, RankedCondition, Verdict, better_first
 from benchkit.analysis.search import SearchSummary
 from benchkit.analysis.summary import StudyStatistics
 from benchkit.analysis.trained_models import ClassReport, ModelAccuracy, ModelPair, Uncertainty
@@ -239,7 +239,7 @@ def _pair_cell(metric: str, pairs: Mapping[tuple[str, str], Pair], row: RankedCo
 def _pairs(numbers: StudyStatistics, pairs: Sequence[Pair]) -> Table:
     metric, unit = numbers.metric, difference_unit(numbers.metric)
     labels = {row.key: row.label for row in numbers.ranking.rows}
-    table = TableOf(pairs)
+    table = TableOf(better_first(pair, metric) for pair in pairs)
     better = Column(key="first", heading="Better", align="left")
     table.add(better, lambda pair: label(labels[pair.first], strong=pair.decided))
     table.text("second", "Than", lambda pair: labels[pair.second])
