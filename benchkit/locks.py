@@ -168,6 +168,12 @@ def known_id(workspace: Path) -> str:
 
 
 def place_of(workspace: Path, lock: Path) -> str:
-    """Return what tells processes that see each other's locks from all others; "" where locks keep nobody out."""
+    """Return what tells processes that see each other's locks from all others; "" where locks keep nobody out.
+
+    A copy of a workspace has the id of the first, and locks of its own: these are told apart by the lock's own file.
+    """
     own = workspace_id(workspace)
-    return f"{own} {system_id()}" if exclude(lock) else ""
+    if not exclude(lock):
+        return ""
+    file = lock.stat()
+    return f"{own} {system_id()} {file.st_dev:x}:{file.st_ino:x}"
