@@ -19,6 +19,7 @@ import typer
 from benchkit.cli.app import print_json, print_note, print_text
 from benchkit.cli.options import (
     DEFAULT_WORKSPACE,
+    AllowChangedPlugins,
     AllowShadow,
     DeviceMemory,
     Overrides,
@@ -113,12 +114,6 @@ Patient = Annotated[
     float,
     typer.Option(
         "--patience", min=0.0, metavar="SECONDS", help="How long a storage that does not answer is waited for."
-    ),
-]
-AllowChangedPlugins = Annotated[
-    bool,
-    typer.Option(
-        "--allow-changed-plugins", help="Add trials to those with another source of a plugin; the report tells it."
     ),
 ]
 Hours = Annotated[

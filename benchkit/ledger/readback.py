@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -23,11 +24,21 @@ from benchkit.ledger.ledger import Ledger, decisions_of, optuna_name
 from benchkit.ledger.samplers import chosen_params
 from benchkit.ledger.tables import attributes_of, open_read_only, storage_errors
 from benchkit.ledger.trials import Attempts, TrialFolder
-from benchkit.metrics import UNDEFINED, Metric, Predictions, know_recorded, unbalanced, value_of
+from benchkit.metrics import (
+    UNDEFINED,
+    Metric,
+    Predictions,
+    asked_names,
+    know_recorded,
+    plugin_name,
+    unbalanced,
+    value_of,
+)
 from benchkit.plan import Condition, Plan, confirm_condition, fingerprint, planned_looks
 from benchkit.registry.entries import Entry, source_record
+from benchkit.registry.kinds import KINDS
 from benchkit.registry.registry import metric_entry
-from benchkit.results import SPLITS, WITHOUT_FILES, SplitMetrics, SplitName, StudyResults, Trial
+from benchkit.results import SPLITS, WITHOUT_FILES, Outcome, SplitMetrics, SplitName, StudyResults, Trial, sources_of
 from benchkit.storage import decode
 from benchkit.study import Search, Study
 from benchkit.study.checks import REPORTED
@@ -286,6 +297,21 @@ def _with_balanced(known: SplitMetrics) -> SplitMetrics:
     if not recalls or BALANCED in known.more:
         return known
     return replace(known, more={**known.more, BALANCED: sum(recalls) / len(recalls)})
+
+
+def plugin_sources(study: Study, outcomes: Iterable[Outcome]) -> Counter[tuple[str, ...]]:
+    """Return how many trials rest on each source of a plugin, by its kind, name, source, distribution and file.
+
+    Of metrics, those count that the study asks for.
+    """
+    asked = {f"{REPORTED}.{plugin_name(name)}" for name in asked_names(study.named_metrics)}
+    return Counter(
+        tuple(source.get(key, "") for key in ("kind", "name", "source", "distribution", "file"))
+        for outcome in outcomes
+        if outcome.state in ("done", "pruned")
+        for where, source in sources_of(outcome.environment).items()
+        if source.get("kind") in KINDS and (where in asked or not where.startswith(REPORTED))
+    )
 
 
 class SeenFolder(TrialFolder):

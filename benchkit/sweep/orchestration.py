@@ -18,17 +18,16 @@ from benchkit.data.manifest import absence_warning, balance_warning, facts_of, l
 from benchkit.errors import LedgerError, TrainingError
 from benchkit.ledger import Ledger
 from benchkit.ledger.leases import LEASE
-from benchkit.ledger.readback import confirm_conditions
+from benchkit.ledger.readback import confirm_conditions, plugin_sources
 from benchkit.ledger.tables import PATIENCE, is_on_server
 from benchkit.locks import shared_disk
-from benchkit.metrics import asked_names, plugin_name
 from benchkit.plan import Condition, Plan, make_plan
 from benchkit.registry import Registry
 from benchkit.registry.entries import is_own, source_hash
-from benchkit.registry.kinds import KINDS, kind_word
-from benchkit.results import Outcome, State, sources_of
+from benchkit.registry.kinds import kind_word
+from benchkit.results import Outcome, State
 from benchkit.study import Study
-from benchkit.study.checks import REPORTED, check_plan, data_sets
+from benchkit.study.checks import check_plan, data_sets
 from benchkit.sweep.clustered import check_cluster, pool_of_cluster
 from benchkit.sweep.compiling import planned_work
 from benchkit.sweep.concurrency_search import concurrency_search, trials_at_once
@@ -393,17 +392,9 @@ def changed_sources(plan: Plan, registry: Registry, data: Mapping[str, Any], out
 
     The source of a data set is the one by which it was prepared, where that is known.
     """
-    asked = {f"{REPORTED}.{plugin_name(name)}" for name in asked_names(plan.study.named_metrics)}
-    counts = Counter(
-        tuple(source.get(key, "") for key in ("kind", "name", "source", "distribution", "file"))
-        for outcome in outcomes
-        if outcome.state in ("done", "pruned")
-        for where, source in sources_of(outcome.environment).items()
-        if source.get("kind") in KINDS and (where in asked or not where.startswith(REPORTED))
-    )
     prepared = {("datasets", one["name"]): one["source"] for one in data["sets"] if one.get("source")}
     lines = []
-    for (kind, name, source, distribution, file), trials in counts.items():
+    for (kind, name, source, distribution, file), trials in plugin_sources(plan.study, outcomes).items():
         entry = registry.resolve(kind, name)[0]
         now = prepared.get((kind, name)) or source_hash(entry)
         own = entry.is_own and is_own(distribution, file)
