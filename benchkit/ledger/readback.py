@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import time
 from collections import Counter
@@ -43,6 +44,9 @@ from benchkit.storage import decode
 from benchkit.study import Search, Study
 from benchkit.study.checks import REPORTED
 
+NOT_OURS = (errno.EROFS, errno.EACCES, errno.EPERM)
+"""What the system says where a workspace may only be read."""
+
 
 def read_results(
     workspace: Path, study: str | None = None, storage: str | None = None, *, upcoming: bool = False
@@ -51,8 +55,21 @@ def read_results(
 
     `upcoming` is told in `results_of`.
     """
+    return results_of(ledger_to_read(workspace, storage), study, upcoming=upcoming)
+
+
+def ledger_to_read(workspace: Path, storage: str | None = None) -> Ledger:
+    """Return a workspace's ledger, one that only looks at it where nothing there can be written: another user's, say.
+
+    Raises `LedgerError` where there is none.
+    """
     _check_there(workspace, storage)
-    return results_of(Ledger(workspace, storage), study, upcoming=upcoming)
+    try:
+        return Ledger(workspace, storage)
+    except LedgerError as error:
+        if not isinstance(error.__cause__, OSError) or error.__cause__.errno not in NOT_OURS:
+            raise
+        return LedgerReader(workspace, storage)
 
 
 def _check_there(workspace: Path, storage: str | None) -> None:
