@@ -315,8 +315,8 @@ def _unfinished_code(requeue: bool) -> int:
     if not requeue:
         return CODE
     with undisturbed():  # Slurm ends what is left of a job as soon as it has taken it back
-        why_not = give_back()
-        print_note(f"the job does not come back: {why_not}" if why_not else "the job is in Slurm's queue again")
+        if why_not := give_back(print_note):
+            print_note(f"the job does not come back: {why_not}")
     return CODE if why_not else 0
 
 
