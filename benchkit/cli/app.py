@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import math
@@ -11,7 +12,7 @@ import traceback
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import IO, TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 import typer.main
@@ -47,11 +48,34 @@ def cell(text: object, style: str = "") -> Text:
     return Text(clean(text), style=style)
 
 
+class Notes:
+    """Standard error as a stream on which what cannot be written is left out: days of work do not end for a note."""
+
+    def __init__(self) -> None:
+        """Write to what is standard error now."""
+        self._stream = sys.stderr
+
+    def write(self, text: str) -> int:
+        """Write where that can be: a full disk, a pipe that nobody reads or a terminal that is gone is no error."""
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush where that can be."""
+        with contextlib.suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what the stream has."""
+        return getattr(self._stream, name)
+
+
 def console(*, stderr: bool = False) -> Console:
     """Return a console that writes to stdout or stderr; lines are broken for terminals only, never in pipes."""
     from rich.console import Console
 
-    target = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    target = Console(file=cast("IO[str]", Notes()) if stderr else None, highlight=False, markup=False, emoji=False)
     if not target.is_terminal:
         target.width = 9999
     return target
@@ -268,6 +292,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0, 2 for errors that a user can mend, 130 for Ctrl-C, 143
     for a sweep that another signal ended.
     """
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed, as some daemons do; no file of a study may get its number
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # an ASCII terminal must not turn output into a crash
