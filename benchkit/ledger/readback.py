@@ -19,6 +19,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from benchkit.analysis.candidates import standing
+from benchkit.analysis.wording import count
 from benchkit.errors import LedgerError, nearest
 from benchkit.ledger.leases import LEASE, Sweep
 from benchkit.ledger.ledger import Ledger, decisions_of, optuna_name
@@ -242,13 +243,13 @@ def _left_out(attempts: Attempts, plan: Plan, found: dict[str, Condition]) -> It
         why = "of another version of this study"
         if condition.kind == "confirm-best" and condition.parent in kept:
             why = "of what was the best of its search at the time"
-        yield f"{condition.display_label}: {finished} finished trials {why} (key {condition.key})"
+        yield f"{condition.display_label}: {count(finished, 'finished trial')} {why} (key {condition.key})"
     for condition in plan.conditions:
         asked = plan.count(condition)
         surplus = sum(trial.user_attrs["index"] >= asked for trial in attempts.finished(condition))
         if surplus:
             by = "the last complete look used" if plan.more else "the study asks for"
-            yield f"{condition.display_label}: {surplus} finished trials beyond the {asked} that {by}"
+            yield f"{condition.display_label}: {count(surplus, 'finished trial')} beyond the {asked} that {by}"
 
 
 BALANCED = "balanced_accuracy"
