@@ -172,6 +172,10 @@ def _finite(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
+NO_THREAD = "can't start new thread"
+"""What Python says where the system has no thread left."""
+
+
 COMMANDS: Mapping[str, str] = MappingProxyType(
     {
         "sweep": "benchkit.cli.sweep:sweep",
@@ -227,7 +231,9 @@ class CommandGroup(TyperGroup):
             # The reader (such as `head`) has gone; without this, closing stdout would complain once more.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(1) from error
-        except OSError as error:
+        except (OSError, RuntimeError) as error:
+            if not isinstance(error, OSError) and str(error) != NO_THREAD:
+                raise
             if ctx.params.get("debug"):
                 traceback.print_exception(error)
             print_error(refused(error))
@@ -236,8 +242,13 @@ class CommandGroup(TyperGroup):
             raise typer.Exit(getattr(error, "exit_code", 130)) from error
 
 
-def refused(error: OSError) -> BenchkitError:
+def refused(error: OSError | RuntimeError) -> BenchkitError:
     """Return what the system refused, such as to write to a full disk, as an error of one line."""
+    if not isinstance(error, OSError) or (isinstance(error, BlockingIOError) and error.filename is None):
+        return BenchkitError(
+            "no further process or thread can be started: a limit of this machine, container or job is reached",
+            hint="raise it (ulimit -u, the container's limit of processes), or do less at once (sweep --jobs 1)",
+        )
     names = [str(name) for name in (error.filename, error.filename2) if name is not None]
     where = f"{' -> '.join(names)}: " if names else ""
     return BenchkitError(f"{where}{error.strerror or error}", hint="benchkit --debug ... shows where this came from")
