@@ -167,7 +167,14 @@ def known_id(workspace: Path) -> str:
         return ""
 
 
-def place_of(workspace: Path, lock: Path) -> str:
-    """Return what tells processes that see each other's locks from all others; "" where locks keep nobody out."""
+def place_of(workspace: Path, lock: Path, *, copies: bool = False) -> str:
+    """Return what tells processes that see each other's locks from all others; "" where locks keep nobody out.
+
+    A copy of a workspace has the id of the first, and locks of its own. Where `copies` may share a ledger, they are
+    told apart by the lock's own file.
+    """
     own = workspace_id(workspace)
-    return f"{own} {system_id()}" if exclude(lock) else ""
+    if not exclude(lock):
+        return ""
+    file = lock.stat()
+    return f"{own} {system_id()}{f' {file.st_dev:x}:{file.st_ino:x}' if copies else ''}"

@@ -122,6 +122,26 @@ def test_a_changed_plugin_is_refused_before_anything_is_trained(
     assert rules(read_results(tmp_path / "runs")) == []
 
 
+def test_trials_of_a_changed_plugin_are_merged_only_where_that_is_allowed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], file: Path
+) -> None:
+    sweep_here(monkeypatch, tmp_path / "here", study_of(NORM, repeats=1), plugins=(file,))
+    sweep_here(monkeypatch, tmp_path / "same", study_of(NORM, repeats=2), plugins=(file,))
+    edited(file)
+    sweep_here(monkeypatch, tmp_path / "other", study_of(NORM, repeats=3), plugins=(file,))
+    merge = ("merge", "--workspace", "here")
+    assert run_here(monkeypatch, tmp_path, *merge, "same", "other") == 2
+    said = capsys.readouterr().err
+    assert (
+        "other: its tiny was trained with other sources of its plugins\n  - norm 'scaled' of mine.py: source " in said
+    )
+    assert "--allow-changed-plugins" in said and len(read_results(tmp_path / "here").trials) == 2, "nothing was taken"
+    assert run_here(monkeypatch, tmp_path, *merge, "same") == 1, "one was trained twice"
+    assert run_here(monkeypatch, tmp_path, *merge, "other", "--allow-changed-plugins") == 1
+    capsys.readouterr()
+    assert run_here(monkeypatch, tmp_path, *merge, "other") == 1 and "sources" not in capsys.readouterr().err
+
+
 def test_what_is_allowed_is_said_and_told_by_the_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: Path
 ) -> None:

@@ -142,6 +142,19 @@ def test_what_the_system_refuses_is_one_line(
     assert "Traceback" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), BlockingIOError(11, "Try again")], ids=str)
+def test_a_limit_of_processes_is_one_line(
+    fake_command: Callable[[Callable[..., None]], None], capsys: pytest.CaptureFixture[str], error: Exception
+) -> None:
+    def fake() -> None:
+        raise error
+
+    fake_command(fake)
+    assert main(["fake"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: no further process or thread can be started") and "ulimit -u" in said
+
+
 @pytest.mark.parametrize(
     "arguments",
     [["--help"], ["plugins", "--help"], ["plugins", "list"], ["plugins", "list", "--json"], ["plugins", "list", "x"]],

@@ -131,6 +131,26 @@ def test_a_panel_on_a_terminal(folder: Path) -> None:
     assert "tiny: 2 done" in plain
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no file is full here")
+@pytest.mark.parametrize("how", ["a full disk", "a pipe that nobody reads", "closed"])
+def test_a_sweep_does_not_end_for_want_of_a_place_for_what_it_says(folder: Path, how: str) -> None:
+    words = command("sweep", write(folder / "tiny.toml", repeats=1), "--jobs", 1)
+    if how == "closed":
+        script = 'exec "$@" <&- >&- 2>&-'
+        done = subprocess.run(["sh", "-c", script, "sh", *words], cwd=folder, env=environment(), check=False)
+    else:
+        reading, writing = os.pipe()
+        os.close(reading)
+        with Path("/dev/full").open("w") as full, os.fdopen(writing, "w") as pipe:
+            errors = full if how == "a full disk" else pipe
+            done = subprocess.run(
+                words, cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=errors, text=True, check=False
+            )
+        assert done.stdout == "tiny: 1 done\n"
+    assert done.returncode == 0
+    assert [trial.state for trial in read_results(folder / "benchkit-runs").trials] == ["done"]
+
+
 def read_all(descriptor: int) -> str:
     """Return what a terminal shows until its last writer is gone."""
     parts, deadline = [], time.monotonic() + 240

@@ -255,17 +255,23 @@ def test_a_disk_that_does_not_answer_is_asked_again(
     assert [record.epoch for record in trial.history] == [1]
 
 
+@pytest.mark.parametrize(
+    ("code", "hint"),
+    [(errno.ESTALE, "workspace is where it was"), (errno.ENOENT, "workspace is where it was"), (errno.EDQUOT, "room")],
+)
 def test_a_disk_that_never_answers_leaves_the_trial_as_it_is(
-    trained: Callable[..., tuple[Counter[str], Listener]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    trained: Callable[..., tuple[Counter[str], Listener]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    code: int, hint: str,
+) -> None:  # fmt: skip
     def never(*given: object) -> None:
-        raise OSError(errno.ESTALE, "Stale file handle")
+        raise OSError(code, os.strerror(code))
 
     with monkeypatch.context() as patch:
         patch.setattr(TrialFolder, "append_epoch", never)
         patch.setattr(benchkit.sweep.held_trial.HeldTrial, "_written_again", never)
-        with pytest.raises(BenchkitError, match="Stale file handle"):
+        with pytest.raises(BenchkitError, match=os.strerror(code)) as told:
             trained(study_of(repeats=1), [CPU], lambda order, number: finished(order), patience=0.2)
+        assert hint in told.value.hint
     (trial,) = read_results(tmp_path).trials
     assert trial.state == "stale"
     assert trained(study_of(repeats=1), [CPU], lambda order, number: finished(order))[0] == {"done": 1}

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import gc
 import os
+import subprocess
 import warnings
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import optuna
 import pytest
-from tiny_study import FACTOR, METRICS, SEARCH, finish_all, optunas_storage, study_of
+from tiny_study import (
+    FACTOR,
+    METRICS,
+    SEARCH,
+    command,
+    environment,
+    finish_all,
+    optunas_storage,
+    study_of,
+    write,
+)
 
 from benchkit.errors import LedgerError
 from benchkit.ledger import Ledger, read_results
@@ -235,6 +247,44 @@ def test_a_read_only_workspace_is_told(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(LedgerError, match="the workspace cannot be written"):
         Ledger(tmp_path)
+
+
+@pytest.fixture
+def never_written(tmp_path: Path) -> Iterator[tuple[Path, list[str]]]:
+    """A workspace that may only be read, and what a command is begun by for which that holds: also one of root's."""
+    runs = tmp_path / "runs"
+    ledger, plan = queued(runs, study_of(repeats=2))
+    finish_all(ledger, plan)
+    mounted = 'mount --bind runs runs && mount -o remount,ro,bind runs runs && exec "$@"'
+    apart = ["unshare", "--mount", "--propagation", "private", "sh", "-c", mounted, "sh"] if os.getuid() == 0 else []
+    if apart and subprocess.run([*apart, "true"], cwd=tmp_path, capture_output=True, check=False).returncode:
+        pytest.skip("root can be kept from writing only by a mount of its own")
+    modes = {} if apart else {path: path.stat().st_mode for path in (runs, *runs.rglob("*"))}
+    for path, mode in modes.items():
+        path.chmod(mode & 0o555)
+    yield runs, apart
+    for path, mode in modes.items():
+        path.chmod(mode)
+
+
+def test_what_may_only_be_read_is_read(tmp_path: Path, never_written: tuple[Path, list[str]]) -> None:
+    """As a snapshot or another user's workspace is."""
+    runs, apart = never_written
+    before = sorted(path.name for path in runs.rglob("*"))
+
+    def run(*arguments: object) -> tuple[int, str]:
+        done = subprocess.run(
+            [*apart, *command(*arguments)], cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    code, said = run("status", "-w", "runs")
+    assert code == 0 and "tiny: finished; 2 done" in said
+    code, said = run("merge", "runs", "-w", "mine")
+    assert (code, said) == (0, "tiny: 2 trials taken in\n")
+    code, said = run("sweep", write(tmp_path / "tiny.toml", repeats=3), "-w", "runs", "--jobs", 1)
+    assert code == 2 and "runs: the workspace cannot be written" in said
+    assert sorted(path.name for path in runs.rglob("*")) == before
 
 
 @pytest.mark.parametrize(

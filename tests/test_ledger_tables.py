@@ -19,7 +19,7 @@ from tiny_study import FACTOR, SEARCH, finish_all, study_of
 from benchkit.errors import LedgerError
 from benchkit.ledger import Ledger
 from benchkit.ledger.readback import results_of
-from benchkit.ledger.tables import NewTrial, add_studies, add_trials, study_attributes, trials_of
+from benchkit.ledger.tables import NewTrial, add_studies, add_trials, storage_errors, study_attributes, trials_of
 from benchkit.plan import Plan, make_plan
 
 ATTRIBUTES = {"index": 0, "attempt": 2, "given": {"x": 0.5}}
@@ -160,3 +160,30 @@ def test_a_ledger_that_was_written_over_is_one_error(tmp_path: Path) -> None:
     with pytest.raises(LedgerError, match=r"the ledger cannot be read or written: .*malformed") as caught:
         ledger.attempts(plan.study)
     assert "benchkit ledger rebuild" in caught.value.hint
+
+
+def test_what_a_ledger_is_not_to_blame_for_is_told_without_mending_it(tmp_path: Path) -> None:
+    """Moved away as damaged, a whole ledger would be lost: on a full disk, with a path beyond SQLite's 512 bytes."""
+    with pytest.raises(LedgerError, match="disk is full") as full, storage_errors():
+        with sqlalchemy.create_engine("sqlite://").begin() as connection:
+            connection.exec_driver_sql("pragma max_page_count = 2")
+            connection.exec_driver_sql("create table t (x)")
+            connection.exec_driver_sql("insert into t values (zeroblob(100000))")
+    deep = tmp_path.joinpath(*["d" * 200] * 3)
+    with pytest.raises(LedgerError, match="unable to open database file") as long:
+        Ledger(deep)
+    ledger, plan = Ledger(tmp_path / "moved"), make_plan(study_of(FACTOR))
+    ledger.attempts(plan.study)
+    (tmp_path / "moved" / "ledger.db").unlink()
+    with pytest.raises(LedgerError, match="readonly database") as moved:
+        ledger.register(plan, {}, "")
+    assert "make room" in full.value.hint and "its path no longer" in long.value.hint
+    assert "is the workspace where it was" in moved.value.hint
+    assert not [one for one in (full, long, moved) if "rebuild" in one.value.hint]
+
+
+def test_a_server_that_refuses_connections_is_no_wrong_url(tmp_path: Path) -> None:
+    pytest.importorskip("psycopg")
+    with pytest.raises(LedgerError, match="cannot be opened") as refused:
+        Ledger(tmp_path, "postgresql://me:secret@127.0.0.1:1/x")
+    assert "does the server run" in refused.value.hint and "secret" not in str(refused.value)

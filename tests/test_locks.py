@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from benchkit.errors import LedgerError
 from benchkit.ledger import Ledger
 from benchkit.ledger.claims import Queue
 from benchkit.locks import Lock, disk_of, exclude, held, place_of, shared_disk
+from benchkit.plan import make_plan
 from benchkit.results import Outcome
 
 
@@ -83,6 +85,24 @@ def test_a_lock_that_another_machine_holds_for_ever_keeps_nobody_from_its_trial(
     run_out(old)
     taken = Queue(other, plan).next()
     assert taken is not None and old.folder.owned() and not old.holds()
+
+
+def test_a_copy_of_a_workspace_with_the_same_ledger_leaves_the_trials_of_the_first_alone(tmp_path: Path) -> None:
+    """Both have one id, as where a job takes a copy to a disk of its own, and run on one machine."""
+    storage, plan = f"sqlite:///{tmp_path / 'shared.db'}", make_plan(study_of(repeats=1))
+    first = Ledger(tmp_path / "first", storage)
+    first.register(plan, {"sets": []}, "")
+    first.enqueue(plan)
+    held_by_first = Queue(first, plan).next()
+    assert held_by_first is not None
+    shutil.copytree(first.workspace, tmp_path / "copy")
+    copy, other = Ledger(tmp_path / "copy", storage), Ledger(tmp_path / "first", storage)
+    assert other.place == first.place != copy.place
+    assert Queue(copy, plan).next() is None and copy.states(plan)["running"] == 1
+    run_out(held_by_first)
+    assert Queue(other, plan).next() is None, "its lock is seen"
+    taken = Queue(copy, plan).next()
+    assert taken is not None and taken.lease == 2
 
 
 def test_disks_that_machines_share_are_known_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from optuna.storages import RDBStorage
-from tiny_study import FACTOR, SEARCH, all_facts, finish_all, run_here, study_of, sweep_here, write
+from tiny_study import FACTOR, RECORD, SEARCH, all_facts, finish_all, run_here, study_of, sweep_here, write
 
 from benchkit.analysis.summary import summarize
 from benchkit.errors import LedgerError
@@ -182,6 +182,27 @@ def test_files_on_another_machine_leave_a_study_unfinished_until_they_are_brough
     assert states(read_results(tmp_path / "a", "tiny", storage)) == ["done"] * 4
     assert run_here(monkeypatch, tmp_path, "status", "tiny", "--storage", storage, "--workspace", "a") == 0
     shutil.rmtree(tmp_path / "b")
+
+
+def test_a_trial_that_was_begun_in_what_is_a_copy_now_and_ended_on_another_machine_is_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where jobs on several machines go on in copies of one workspace: both have its id, and the beginning."""
+    storage, plan = f"sqlite:///{tmp_path / 'shared.db'}", make_plan(study_of(repeats=1))
+    first = Ledger(tmp_path / "a", storage)
+    first.register(plan, {"sets": []}, "")
+    first.enqueue(plan)
+    begun = Queue(first, plan).next()
+    assert begun is not None
+    begun.folder.append_epoch(RECORD)
+    begun.release()
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    with monkeypatch.context() as patch:
+        patch.setattr("socket.gethostname", lambda: "other")
+        finish_all(Ledger(tmp_path / "b", storage), plan)
+    assert states(read_results(tmp_path / "a", "tiny", storage)) == ["files elsewhere"]
+    assert merge(Ledger(tmp_path / "a", storage), [tmp_path / "b"]).taken == {"tiny": 1}
+    assert states(read_results(tmp_path / "a", "tiny", storage)) == ["done"]
 
 
 class Killed(BaseException):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,14 +13,15 @@ import pytest
 from postgres_server import PostgresServer
 from test_leases import run_out
 from test_sweep_kill import end, start, wait_for_line
-from tiny_study import FACTOR, RECORD, Listener, run_command, study_of, write
+from tiny_study import FACTOR, RECORD, Listener, finish_all, queue_of, run_command, run_here, study_of, write
 
 from benchkit.ledger import Ledger
 from benchkit.ledger.claims import Queue
 from benchkit.plan import make_plan
+from benchkit.storage import encode
 from benchkit.sweep import seat_lines
 from benchkit.sweep.messages import EpochEnded, Seat, SeatsElsewhere, TrialEnded, TrialStarted, WorkerLost, WorkerReady
-from benchkit.sweep.seat_lines import SeatLines, read_seats, seats_of, tell_of
+from benchkit.sweep.seat_lines import SeatLine, SeatLines, read_seats, seats_of, tell_of
 
 STARTED = TrialStarted(condition="gn", phase="grid", index=2, key="abc", number=7, epochs=20)
 ENDED = TrialEnded(condition="gn", phase="grid", index=2, state="done", reason="", seconds=1.0, scores={})
@@ -101,6 +103,26 @@ def test_status_tells_of_the_seats_of_a_sweep_under_way(tmp_path: Path) -> None:
     sweep.terminate()
     end(sweep)
     assert json.loads(run_command(tmp_path, "status", "tiny", "--json").stdout)["seats"] == []
+
+
+def test_what_a_killed_sweep_left_names_no_trial_that_has_ended_and_goes_with_the_next_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ledger, plan, _ = queue_of(tmp_path / "runs", study_of(repeats=2))
+    finish_all(ledger, plan)
+    logs = tmp_path / "runs" / "logs"
+    logs.mkdir()
+    line = SeatLine(study="tiny", node="a", device="cpu", at=time.time())
+    trials = ["0.1 repeat 0", f"{plan.conditions[0].display_label} repeat 1", ""]
+    old, new = logs / "seats-old.jsonl", logs / "seats-new.jsonl"
+    for file in (old, new):
+        file.write_text("".join(f"{json.dumps(encode(replace(line, trial=trial)))}\n" for trial in trials))
+    assert run_here(monkeypatch, tmp_path, "status", "tiny", "--workspace", "runs", "--json") == 0
+    told = json.loads(capsys.readouterr().out)["seats"]
+    assert {seat["trial"] for seat in told} == {"0.1 repeat 0", ""}, "of these it is not known that they have ended"
+    os.utime(old, (time.time() - 61,) * 2)
+    lines_in(logs)
+    assert list(logs.iterdir()) == [new]
 
 
 def test_a_sweep_is_told_of_the_seats_of_others_that_go_on(tmp_path: Path, clock: Callable[[float], None]) -> None:

@@ -128,7 +128,9 @@ def test_every_way_of_a_signal_saves_the_epochs_and_gives_the_job_back(slurm: Sl
         slurm.run("scancel", job, check=True)
         log = log_of(folder)
         assert re.search("stopped by SIG(TERM|USR1|USR2); nothing is lost", log), way
-        assert way == "srun" or "the job is in Slurm's queue again" in log, "srun passes on nothing of what comes last"
+        assert way == "srun" or "the job goes into Slurm's queue again" in log, (
+            "srun passes on nothing of what comes last"
+        )
         assert "failed" not in log and "ended the process" not in log, way
         (trial,) = read_results(folder / "benchkit-runs").trials
         assert trial.state in ("stale", "running") and trial.history, way  # Slurm may have begun it again

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -100,38 +102,40 @@ def test_without_squeue_no_end_is_known(programs: Programs) -> None:
 @pytest.mark.parametrize("environment", [JOB, TASK], ids=["a job", "a task of an array"])
 def test_a_job_that_runs_is_given_back_under_its_own_name(programs: Programs, environment: dict[str, str]) -> None:
     programs.scontrol(shown())
-    assert requeue(environment) == ""
+    said: list[str] = []
+    assert requeue(said.append, environment) == ""
     job = job_here(environment)
+    assert said == [f"the job goes into Slurm's queue again: scontrol requeue {job}"]
     assert programs.asked() == [f"scontrol --oneliner show job {job}", f"scontrol requeue {job}"]
 
 
 def test_a_job_that_was_cancelled_stays_so(programs: Programs) -> None:
     for state in ("COMPLETING", "CANCELLED"):
         programs.scontrol(shown(state))
-        assert requeue(JOB) == "job 7 was cancelled"
+        assert requeue(print, JOB) == "job 7 was cancelled"
     assert not [one for one in programs.asked() if "requeue" in one]
 
 
 def test_at_the_time_limit_and_when_preempted_it_comes_back(programs: Programs) -> None:
     programs.scontrol(shown("COMPLETING", reason="TimeLimit"))
-    assert requeue(JOB) == ""
+    assert requeue(print, JOB) == ""
     programs.scontrol(shown("COMPLETING", at="2026-11-29T17:55:20"))
-    assert requeue(JOB) == ""
+    assert requeue(print, JOB) == ""
     assert [one for one in programs.asked() if "requeue" in one] == ["scontrol requeue 7"] * 2
 
 
 def test_one_that_slurm_has_queued_again_is_not_asked_for_twice(programs: Programs) -> None:
     programs.scontrol(shown("COMPLETING", restarts=2))
-    assert requeue({**JOB, "SLURM_RESTART_COUNT": "1"}) == ""
+    assert requeue(print, {**JOB, "SLURM_RESTART_COUNT": "1"}) == ""
     assert not [one for one in programs.asked() if "requeue" in one]
-    assert requeue({**JOB, "SLURM_RESTART_COUNT": "2"}) == "job 7 was cancelled"
+    assert requeue(print, {**JOB, "SLURM_RESTART_COUNT": "2"}) == "job 7 was cancelled"
     programs.scontrol(shown(), "Job is pending execution for job 7", code=1)
-    assert requeue(JOB) == ""
+    assert requeue(print, JOB) == ""
 
 
 def test_what_slurm_refuses_is_told_in_its_words(programs: Programs) -> None:
     programs.scontrol(shown(), "Requested operation is presently disabled for job 7", code=1)
-    assert requeue(JOB) == (
+    assert requeue(print, JOB) == (
         "scontrol requeue 7 ended with exit status 1: Requested operation is presently disabled for job 7"
     )
 
@@ -158,7 +162,7 @@ def test_an_unfinished_sweep_ends_with_0_only_where_its_job_comes_back(
     assert "there is no scontrol here" in capsys.readouterr().err
     programs.scontrol(shown())
     assert run_here(monkeypatch, tmp_path, *asked, "--requeue") == 0
-    assert "the job is in Slurm's queue again" in capsys.readouterr().err
+    assert "the job goes into Slurm's queue again" in capsys.readouterr().err
     programs.scontrol(shown(), "slurm_requeue error: Invalid job id specified", code=1)
     assert run_here(monkeypatch, tmp_path, *asked, "--requeue") == 143
     assert "the job does not come back: scontrol requeue 7 ended with" in capsys.readouterr().err
@@ -190,8 +194,21 @@ def test_no_signal_disturbs_the_giving_back(programs: Programs) -> None:
     """Slurm signals a job that it has taken back at once: the sweep and the scontrol that it waits for."""
     programs.write("scontrol", "kill -TERM $PPID $$", f"echo '{shown()}'")
     with undisturbed():
-        assert requeue(JOB) == ""
+        assert requeue(print, JOB) == ""
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_what_is_to_be_said_is_said_before_slurm_ends_the_process(
+    programs: Programs, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Where the batch script is a shell that does not wait, Slurm kills what it began as soon as the job is taken."""
+    programs.write("scontrol", f"[ $1 = requeue ] && kill -KILL $PPID; echo '{shown()}'")
+    words = "from benchkit.sweep.stopping import requeue; requeue(lambda text: print(text, flush=True))"
+    ended = subprocess.run([sys.executable, "-c", words], env={**os.environ, **JOB}, check=False)
+    assert (ended.returncode, capfd.readouterr().out) == (
+        -signal.SIGKILL,
+        "the job goes into Slurm's queue again: scontrol requeue 7\n",
+    )
 
 
 def test_a_signal_gives_the_job_back_once_all_is_saved(

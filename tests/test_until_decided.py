@@ -191,7 +191,7 @@ def test_a_report_in_the_middle_of_a_look_has_the_last_complete_one(
     assert repeats(tmp_path) == dict.fromkeys(CLEAR, 3)
     assert sum(repeats(tmp_path, upcoming=True).values()) == 11
     told = [line for line in read_results(tmp_path).left_out if "the last complete look" in line]
-    assert told and told[0] == "0.1: 1 finished trials beyond the 3 that the last complete look used"
+    assert told and told[0] == "0.1: 1 finished trial beyond the 3 that the last complete look used"
     status = status_of(read_results(tmp_path, upcoming=True))
     assert status.interim is not None and status.interim.taken == 1 and not status.interim.decided
     following = planned_looks(read_results(tmp_path).decisions)[1].n

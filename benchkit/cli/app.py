@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import math
@@ -11,7 +12,7 @@ import traceback
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import IO, TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 import typer.main
@@ -47,11 +48,34 @@ def cell(text: object, style: str = "") -> Text:
     return Text(clean(text), style=style)
 
 
+class Notes:
+    """Standard error as a stream on which what cannot be written is left out: days of work do not end for a note."""
+
+    def __init__(self) -> None:
+        """Write to what is standard error now."""
+        self._stream = sys.stderr
+
+    def write(self, text: str) -> int:
+        """Write where that can be: a full disk, a pipe that nobody reads or a terminal that is gone is no error."""
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush where that can be."""
+        with contextlib.suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what the stream has."""
+        return getattr(self._stream, name)
+
+
 def console(*, stderr: bool = False) -> Console:
     """Return a console that writes to stdout or stderr; lines are broken for terminals only, never in pipes."""
     from rich.console import Console
 
-    target = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    target = Console(file=cast("IO[str]", Notes()) if stderr else None, highlight=False, markup=False, emoji=False)
     if not target.is_terminal:
         target.width = 9999
     return target
@@ -148,6 +172,10 @@ def _finite(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
+NO_THREAD = "can't start new thread"
+"""What Python says where the system has no thread left."""
+
+
 COMMANDS: Mapping[str, str] = MappingProxyType(
     {
         "sweep": "benchkit.cli.sweep:sweep",
@@ -203,7 +231,9 @@ class CommandGroup(TyperGroup):
             # The reader (such as `head`) has gone; without this, closing stdout would complain once more.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(1) from error
-        except OSError as error:
+        except (OSError, RuntimeError) as error:
+            if not isinstance(error, OSError) and str(error) != NO_THREAD:
+                raise
             if ctx.params.get("debug"):
                 traceback.print_exception(error)
             print_error(refused(error))
@@ -212,8 +242,13 @@ class CommandGroup(TyperGroup):
             raise typer.Exit(getattr(error, "exit_code", 130)) from error
 
 
-def refused(error: OSError) -> BenchkitError:
+def refused(error: OSError | RuntimeError) -> BenchkitError:
     """Return what the system refused, such as to write to a full disk, as an error of one line."""
+    if not isinstance(error, OSError) or (isinstance(error, BlockingIOError) and error.filename is None):
+        return BenchkitError(
+            "no further process or thread can be started: a limit of this machine, container or job is reached",
+            hint="raise it (ulimit -u, the container's limit of processes), or do less at once (sweep --jobs 1)",
+        )
     names = [str(name) for name in (error.filename, error.filename2) if name is not None]
     where = f"{' -> '.join(names)}: " if names else ""
     return BenchkitError(f"{where}{error.strerror or error}", hint="benchkit --debug ... shows where this came from")
@@ -268,6 +303,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0, 2 for errors that a user can mend, 130 for Ctrl-C, 143
     for a sweep that another signal ended.
     """
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed, as some daemons do; no file of a study may get its number
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # an ASCII terminal must not turn output into a crash

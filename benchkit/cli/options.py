@@ -93,6 +93,12 @@ MetricFiles = Annotated[
         callback=know_metrics,
     ),
 ]
+AllowChangedPlugins = Annotated[
+    bool,
+    typer.Option(
+        "--allow-changed-plugins", help="Add trials to those with another source of a plugin; the report tells it."
+    ),
+]
 AllowShadow = Annotated[
     bool, typer.Option("--allow-shadow", help="Let a --plugin file take the place of an installed plugin.")
 ]

@@ -26,14 +26,17 @@ def status(
     """
     from benchkit.ledger import read_results
     from benchkit.ledger.cleaning import removed_words
-    from benchkit.sweep.seat_lines import recorded_epochs, seats_of
+    from benchkit.sweep.seat_lines import ended_names, recorded_epochs, seats_of
     from benchkit.sweep.status import status_of
 
     results = read_results(workspace, study_name(study) or None, storage or None, upcoming=True)
     found = status_of(results)
     epochs = recorded_epochs(results.trials)
+    over = ended_names(results.trials)  # a sweep that was killed leaves its lines
     seats = [
-        replace(seat, epoch=epochs.get(seat.trial, seat.epoch)) for seat in seats_of(workspace, storage, found.study)
+        replace(seat, epoch=epochs.get(seat.trial, seat.epoch))
+        for seat in seats_of(workspace, storage, found.study)
+        if seat.trial not in over
     ]
     if as_json:
         print_json({**found.plain(), "seats": encode(seats)})

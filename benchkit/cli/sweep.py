@@ -19,6 +19,7 @@ import typer
 from benchkit.cli.app import print_json, print_note, print_text
 from benchkit.cli.options import (
     DEFAULT_WORKSPACE,
+    AllowChangedPlugins,
     AllowShadow,
     DeviceMemory,
     Overrides,
@@ -113,12 +114,6 @@ Patient = Annotated[
     float,
     typer.Option(
         "--patience", min=0.0, metavar="SECONDS", help="How long a storage that does not answer is waited for."
-    ),
-]
-AllowChangedPlugins = Annotated[
-    bool,
-    typer.Option(
-        "--allow-changed-plugins", help="Add trials to those with another source of a plugin; the report tells it."
     ),
 ]
 Hours = Annotated[
@@ -321,8 +316,8 @@ def _unfinished_code(requeue: bool) -> int:
     if not requeue:
         return CODE
     with undisturbed():  # Slurm ends what is left of a job as soon as it has taken it back
-        why_not = give_back()
-        print_note(f"the job does not come back: {why_not}" if why_not else "the job is in Slurm's queue again")
+        if why_not := give_back(print_note):
+            print_note(f"the job does not come back: {why_not}")
     return CODE if why_not else 0
 
 

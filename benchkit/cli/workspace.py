@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from benchkit.cli.app import print_note, print_table, print_text
-from benchkit.cli.options import DEFAULT_WORKSPACE, MetricFiles, Storage, Workspace, complete_study
+from benchkit.cli.options import DEFAULT_WORKSPACE, AllowChangedPlugins, MetricFiles, Storage, Workspace, complete_study
 from benchkit.errors import LedgerError
 from benchkit.storage import mebibytes
 from benchkit.study.study import study_name
@@ -84,6 +84,7 @@ def merge(
     ],
     workspace: Workspace = DEFAULT_WORKSPACE,
     storage: Storage = "",
+    allow_changed_plugins: AllowChangedPlugins = False,
 ) -> None:
     """Take the finished trials of other workspaces, copied here by any tool, into this one.
 
@@ -95,7 +96,7 @@ def merge(
     from benchkit.ledger import Ledger
     from benchkit.ledger.merge import merge as take_in
 
-    merged = take_in(Ledger(workspace, storage or None), others)
+    merged = take_in(Ledger(workspace, storage or None), others, changed_plugins=allow_changed_plugins)
     for name, count in merged.taken.items():
         print_text(f"{name}: {count} trial{'' if count == 1 else 's'} taken in")
     if merged.there:

@@ -87,7 +87,7 @@ class Ledger:
         workspace = self.workspace
         try:
             workspace.mkdir(parents=True, exist_ok=True)
-            place = place_of(workspace, workspace / "place.lock")
+            place = place_of(workspace, workspace / "place.lock", copies=bool(storage))
             if not place and not self.on_server:
                 raise LedgerError(
                     f"{workspace}: locks on its disk ({disk_of(workspace)}) keep nobody out, and a ledger in SQLite "

@@ -18,11 +18,14 @@ from optuna.trial import FrozenTrial, TrialState
 from benchkit.data.building import building_folder, put, remove_leftovers
 from benchkit.errors import LedgerError
 from benchkit.ledger.ledger import CONDITION_FILE, STUDY_FILE, Ledger, decide, decisions_of
+from benchkit.ledger.readback import ledger_to_read, plugin_sources
 from benchkit.ledger.rebuild import frozen_trial
 from benchkit.ledger.tables import attributes_of, set_times, storage_errors
 from benchkit.ledger.trials import LIST, TrialFolder, is_alive, numbers_of, trial_files
 from benchkit.locks import held
 from benchkit.plan import Condition, Plan, search_of
+from benchkit.registry.kinds import kind_word
+from benchkit.registry.registry import is_own
 from benchkit.results import WITHOUT_FILES
 from benchkit.storage import decode, write_atomically
 from benchkit.study import Study
@@ -47,20 +50,23 @@ class Merged:
     broken: list[str] = field(default_factory=list)
 
 
-def merge(ledger: Ledger, others: Sequence[Path]) -> Merged:
+def merge(ledger: Ledger, others: Sequence[Path], *, changed_plugins: bool = False) -> Merged:
     """Take the finished trials of other workspaces into a ledger and its workspace, and return what became of them.
 
     Of a workspace without a ledger of its own, the files of trials that this ledger knows are taken. Raises
-    `LedgerError`, before anything is copied, for a workspace that is none or that holds another study of the same name.
+    `LedgerError`, before anything is copied, for a workspace that is none or that holds another study of the same name,
+    or, unless `changed_plugins` may be put together, trials of our conditions with other sources of their plugins.
     """
     merged, opened = Merged(), []
     for other in others:
         if not other.is_dir() or other.resolve() == ledger.workspace.resolve():
             raise LedgerError(f"{other}: expected the folder of another workspace", hint="name a copy of one")
         if (other / "ledger.db").exists():
-            theirs = Ledger(other)
+            theirs = ledger_to_read(other)
             for name in theirs.studies():
                 _refuse_another_study(ledger, theirs, name)
+                if not changed_plugins:
+                    _refuse_changed_plugins(ledger, theirs, name)
             opened.append(theirs)
         elif not (other / "trials").is_dir():
             raise LedgerError(f"{other}: there are no trials here", hint="name a copy of a workspace")
@@ -104,6 +110,32 @@ def _refuse_another_study(ledger: Ledger, theirs: Ledger, name: str) -> None:
             f"{theirs.workspace}: its {name} is not the study of that name in {ledger.workspace}",
             problems=[f"they differ in {part}" for part in differing],
             hint="report them apart: benchkit report A B compares two studies",
+        )
+
+
+def _refuse_changed_plugins(ledger: Ledger, theirs: Ledger, name: str) -> None:
+    """Raise `LedgerError` where trials of a condition there and here rest on different sources of a plugin.
+
+    benchkit's own plugins may change with its version.
+    """
+    study = decode(Study, _entry(theirs, name)["study"])
+    ours = {condition.key for condition in ledger.conditions(study)}
+    problems: dict[str, None] = {}
+    for condition in theirs.conditions(study):
+        if condition.key in ours:
+            plan = Plan(study=study, conditions=(condition,))
+            here, there = (plugin_sources(study, one.outcomes(plan)) for one in (ledger, theirs))
+            for kind, plugin, source, distribution, file in there:
+                known = {one[2] for one in here if one[:2] == (kind, plugin)} - {""}
+                if source and known and source not in known and not is_own(distribution, file):
+                    which = f"{kind_word(kind)} {plugin!r} of {file or distribution}"
+                    problems[f"{which}: source {source} there, {', '.join(sorted(known))} here"] = None
+    if problems:
+        raise LedgerError(
+            f"{theirs.workspace}: its {name} was trained with other sources of its plugins",
+            problems=list(problems),
+            hint="report them apart: benchkit report A B compares two studies; or let trials of several sources be put "
+            "together, which the report then tells: --allow-changed-plugins",
         )
 
 

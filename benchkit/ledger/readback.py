@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,19 +19,33 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from benchkit.analysis.candidates import standing
+from benchkit.analysis.wording import count
 from benchkit.errors import LedgerError, nearest
 from benchkit.ledger.leases import LEASE, Sweep
 from benchkit.ledger.ledger import Attempts, Ledger, decisions_of, optuna_name
 from benchkit.ledger.tables import attributes_of, chosen_params, open_read_only, storage_errors
 from benchkit.ledger.trials import TrialFolder
-from benchkit.metrics import UNDEFINED, Metric, Predictions, know_recorded, unbalanced, value_of
+from benchkit.metrics import (
+    UNDEFINED,
+    Metric,
+    Predictions,
+    asked_names,
+    know_recorded,
+    plugin_name,
+    unbalanced,
+    value_of,
+)
 from benchkit.plan import Condition, Plan, confirm_condition, fingerprint, planned_looks
+from benchkit.registry.kinds import KINDS
 from benchkit.registry.registry import Entry, metric_entry
 from benchkit.registry.sources import source_record
-from benchkit.results import SPLITS, WITHOUT_FILES, SplitMetrics, SplitName, StudyResults, Trial
+from benchkit.results import SPLITS, WITHOUT_FILES, Outcome, SplitMetrics, SplitName, StudyResults, Trial, sources_of
 from benchkit.storage import decode
 from benchkit.study import Search, Study
 from benchkit.study.checks import REPORTED
+
+NOT_OURS = (errno.EROFS, errno.EACCES, errno.EPERM)
+"""What the system says where a workspace may only be read."""
 
 
 def read_results(
@@ -39,8 +55,21 @@ def read_results(
 
     `upcoming` is told in `results_of`.
     """
+    return results_of(ledger_to_read(workspace, storage), study, upcoming=upcoming)
+
+
+def ledger_to_read(workspace: Path, storage: str | None = None) -> Ledger:
+    """Return a workspace's ledger, one that only looks at it where nothing there can be written: another user's, say.
+
+    Raises `LedgerError` where there is none.
+    """
     _check_there(workspace, storage)
-    return results_of(Ledger(workspace, storage), study, upcoming=upcoming)
+    try:
+        return Ledger(workspace, storage)
+    except LedgerError as error:
+        if not isinstance(error.__cause__, OSError) or error.__cause__.errno not in NOT_OURS:
+            raise
+        return LedgerReader(workspace, storage)
 
 
 def _check_there(workspace: Path, storage: str | None) -> None:
@@ -213,13 +242,13 @@ def _left_out(attempts: Attempts, plan: Plan, found: dict[str, Condition]) -> It
         why = "of another version of this study"
         if condition.kind == "confirm-best" and condition.parent in kept:
             why = "of what was the best of its search at the time"
-        yield f"{condition.display_label}: {finished} finished trials {why} (key {condition.key})"
+        yield f"{condition.display_label}: {count(finished, 'finished trial')} {why} (key {condition.key})"
     for condition in plan.conditions:
         asked = plan.count(condition)
         surplus = sum(trial.user_attrs["index"] >= asked for trial in attempts.finished(condition))
         if surplus:
             by = "the last complete look used" if plan.more else "the study asks for"
-            yield f"{condition.display_label}: {surplus} finished trials beyond the {asked} that {by}"
+            yield f"{condition.display_label}: {count(surplus, 'finished trial')} beyond the {asked} that {by}"
 
 
 BALANCED = "balanced_accuracy"
@@ -285,6 +314,21 @@ def _with_balanced(known: SplitMetrics) -> SplitMetrics:
     if not recalls or BALANCED in known.more:
         return known
     return replace(known, more={**known.more, BALANCED: sum(recalls) / len(recalls)})
+
+
+def plugin_sources(study: Study, outcomes: Iterable[Outcome]) -> Counter[tuple[str, ...]]:
+    """Return how many trials rest on each source of a plugin, by its kind, name, source, distribution and file.
+
+    Of metrics, those count that the study asks for.
+    """
+    asked = {f"{REPORTED}.{plugin_name(name)}" for name in asked_names(study.named_metrics)}
+    return Counter(
+        tuple(source.get(key, "") for key in ("kind", "name", "source", "distribution", "file"))
+        for outcome in outcomes
+        if outcome.state in ("done", "pruned")
+        for where, source in sources_of(outcome.environment).items()
+        if source.get("kind") in KINDS and (where in asked or not where.startswith(REPORTED))
+    )
 
 
 class SeenFolder(TrialFolder):

@@ -48,6 +48,14 @@ DAMAGE = (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError
 
 REBUILD = "if ledger.db is damaged, move it away: benchkit ledger rebuild makes it anew from the folders of trials"
 AWAY = "the same command goes on when the database answers again"
+CAUSES = {
+    "disk is full|disk i/o": "make room on the disk of ledger.db; the same command then goes on where it stopped",
+    "unable to open|readonly database": "is the workspace where it was, may you write there, and is its path no longer "
+    "than some 480 characters, as SQLite has it? the same command then goes on",
+    "connection (is bad|failed|refused)|could not translate": "does the server run, and are user, host, port and name "
+    "those in the URL? the same command then goes on",
+}
+"""What to do, by the words of an error of which the file is not to blame, nor the form of a URL."""
 
 BUSY_SECONDS = 100
 """How long a process waits for the others to be done with a SQLite file."""
@@ -174,7 +182,8 @@ def _opened(url: str, options: dict[str, Any], shown: str, hint: str, patience: 
                 pause = min(2 * pause, 1.0)
                 continue
             raise LedgerError(
-                f"{shown}: the ledger cannot be opened: {type(error).__name__}: {first_line(error)}", hint=hint
+                f"{shown}: the ledger cannot be opened: {type(error).__name__}: {first_line(error)}",
+                hint=_fitting(error, hint),
             ) from error
         weakref.finalize(storage, storage.engine.dispose)
         return storage
@@ -262,6 +271,11 @@ def patient(function: Callable[Concatenate[A, P], T]) -> Callable[Concatenate[A,
     return asked
 
 
+def _fitting(error: BaseException, otherwise: str) -> str:
+    """Return what is to be done about an error."""
+    return next((hint for words, hint in CAUSES.items() if re.search(words, str(error), re.I)), otherwise)
+
+
 def cause_of(error: BaseException) -> BaseException:
     """Return what a storage's error is about, without what it is wrapped in."""
     return error.__cause__ or error
@@ -276,7 +290,7 @@ def storage_errors() -> Iterator[None]:
         cause = cause_of(error)
         raise LedgerError(
             f"the ledger cannot be read or written: {type(cause).__name__}: {first_line(cause)}",
-            hint=AWAY if _is_passing(error) else REBUILD,
+            hint=AWAY if _is_passing(error) else _fitting(cause, REBUILD),
         ) from error
 
 

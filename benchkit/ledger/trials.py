@@ -89,11 +89,14 @@ def trial_files(folder: Path, kept: Mapping[str, str] | None, *, contents: bool 
 
 
 def _is_elsewhere(folder: Path, kept: Mapping[str, str]) -> bool:
-    """Return whether a list was never here: it is another workspace's, or a host's of another name."""
+    """Return whether a list was never here: it is another workspace's, or a host's of another name.
+
+    A copied workspace has the id of the first, and beginnings of trials that came to their end elsewhere.
+    """
     here = home_of(folder)
     if kept.get("workspace", here.get("workspace")) != here.get("workspace"):
         return True
-    return kept["host"] != here["host"] and not TrialFolder(folder).results()
+    return kept["host"] != here["host"] and not (folder / "result.json").exists()
 
 
 def lost_or_changed(files: Sequence[TrialFile]) -> tuple[State, str] | None:

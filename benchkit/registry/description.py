@@ -284,6 +284,8 @@ def _answer(child: LineChild, entry: Entry) -> Description:
         return from_json(entry, child.ask(encode(entry)))
     except ChildLost as lost:
         reason = f"it {lost.reason}" if lost.late else f"importing it {lost.reason}"
+        if "SIGKILL" in reason:
+            reason += ", as a system does whose memory, or a job's limit of it, is too little"
         return Description(entry=entry, status="broken", reason=reason, detail=lost.detail)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -11,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 from benchkit.analysis.wording import count
 from benchkit.errors import LedgerError
 from benchkit.ledger import Ledger
-from benchkit.metrics import asked_names, plugin_name
+from benchkit.ledger.readback import plugin_sources
 from benchkit.plan import Plan
 from benchkit.registry import Registry
-from benchkit.registry.kinds import KINDS, kind_word
+from benchkit.registry.kinds import kind_word
 from benchkit.registry.registry import is_own
 from benchkit.registry.sources import source_hash
-from benchkit.results import Outcome, sources_of
-from benchkit.study.checks import REPORTED
+from benchkit.results import Outcome
 
 if TYPE_CHECKING:
     from benchkit.sweep.orchestration import Request
@@ -89,17 +87,9 @@ def changed_sources(plan: Plan, registry: Registry, data: Mapping[str, Any], out
 
     The source of a data set is the one by which it was prepared, where that is known.
     """
-    asked = {f"{REPORTED}.{plugin_name(name)}" for name in asked_names(plan.study.named_metrics)}
-    counts = Counter(
-        tuple(source.get(key, "") for key in ("kind", "name", "source", "distribution", "file"))
-        for outcome in outcomes
-        if outcome.state in ("done", "pruned")
-        for where, source in sources_of(outcome.environment).items()
-        if source.get("kind") in KINDS and (where in asked or not where.startswith(REPORTED))
-    )
     prepared = {("datasets", one["name"]): one["source"] for one in data["sets"] if one.get("source")}
     lines = []
-    for (kind, name, source, distribution, file), trials in counts.items():
+    for (kind, name, source, distribution, file), trials in plugin_sources(plan.study, outcomes).items():
         entry = registry.resolve(kind, name)[0]
         now = prepared.get((kind, name)) or source_hash(entry)
         own = entry.is_own and is_own(distribution, file)

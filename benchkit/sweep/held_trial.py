@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
@@ -161,9 +162,11 @@ class HeldTrial:
                 return do()
             except OSError as error:
                 if error.errno not in AWAY or time.monotonic() + pause >= end:
+                    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+                    first = "make room" if full else "see that the workspace is where it was and can be written"
                     raise LedgerError(
                         f"a trial's files cannot be written: {error}",
-                        hint="make room; the same command then goes on where it stopped",
+                        hint=f"{first}; the same command then goes on where it stopped",
                     ) from error
             time.sleep(pause)
             pause, do = min(2 * pause, LONGEST_PAUSE), again or do

@@ -11,6 +11,7 @@ import json
 import secrets
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -96,6 +97,10 @@ class SeatLines(ViewBeside):
         super().__init__(view)
         self._tell = tell
         self._file = logs / f"seats-{secrets.token_hex(8)}.jsonl"
+        for left in logs.glob("seats-*.jsonl") if tell is None else ():
+            with suppress(FileNotFoundError):  # another sweep was faster
+                if time.time() - left.stat().st_mtime > STALE:
+                    left.unlink()
         self._study = study
         self._log_of = log_of
         self._lines: dict[int, SeatLine] = {}
@@ -186,6 +191,11 @@ def recorded_epochs(trials: Iterable[Trial]) -> dict[str, int]:
     """
     under_way = [trial for trial in trials if trial.state == "running" and trial.history]
     return {trial_name(t.condition.label, t.phase, t.index): t.history[-1].epoch for t in under_way}
+
+
+def ended_names(trials: Iterable[Trial]) -> set[str]:
+    """Return the names of the trials that nobody is at, as lines give them."""
+    return {trial_name(t.condition.label, t.phase, t.index) for t in trials if t.state not in ("running", "waiting")}
 
 
 def _read(told: Iterable[list[Any]]) -> list[SeatLine]:

@@ -13,7 +13,7 @@ import shutil
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from types import FrameType
@@ -248,17 +248,19 @@ def refuse_in_vain(seconds: float, environment: Mapping[str, str] = os.environ) 
         )
 
 
-def requeue(environment: Mapping[str, str] = os.environ) -> str:
+def requeue(say: Callable[[str], None], environment: Mapping[str, str] = os.environ) -> str:
     """Give this process's job back to Slurm's queue; return why it does not come back, nothing where it does.
 
-    Slurm ends this process as soon as it has accepted that.
+    Slurm ends this process as soon as it has accepted that, so that `say` is told before.
     """
     job = job_here(environment)
     facts = _facts(job)
     if int(facts.get("Restarts", "0")) > int(environment.get("SLURM_RESTART_COUNT") or 0):
-        return ""  # preempted: Slurm itself has queued it again
+        say("the job is in Slurm's queue again")  # preempted: Slurm itself has put it there
+        return ""
     if _is_cancelled(facts):
         return f"job {job} was cancelled"
+    say(f"the job goes into Slurm's queue again: scontrol requeue {job}")
     try:
         done = _run("scontrol", "requeue", job)
     except (OSError, subprocess.TimeoutExpired) as error:
