@@ -63,7 +63,7 @@ def image_folder(
     path = Path(source).expanduser().resolve()
 
     origin = listing_digest(path) if path.exists() else ""
-    find = partial(_class_folders, path, rules != 1)
+    find = partial(_class_folders, path, rules != 1, least_per_class)
     own = Source(
         name="image-folder", path=path, origin=origin, find=find, split=split, licence=licence, citation=citation
     )
@@ -81,9 +81,9 @@ def image_folder(
 
 
 @contextmanager
-def _class_folders(path: Path, plain: bool, scratch: Path) -> Iterator[Found]:
+def _class_folders(path: Path, plain: bool, least: int, scratch: Path) -> Iterator[Found]:
     with unpacked(path, scratch) as folder:
-        yield _found(find_class_folders(folder, lenient=True), plain=plain)
+        yield _found(find_class_folders(folder, lenient=True, least=least), plain=plain)
 
 
 def _found(layout: ClassFolders, *, plain: bool) -> Found:

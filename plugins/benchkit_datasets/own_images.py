@@ -18,6 +18,7 @@ from benchkit_datasets.splitting import (
     divided,
     read_split_list,
     torn_groups,
+    with_groups,
     write_split_list,
 )
 
@@ -70,6 +71,8 @@ def serve(
         place = listed_in or (before if before.is_file() else None)
         known = read_split_list(place) if place else SplitList()
         with source.find(draft.scratch) as found:
+            if listed_in:
+                _check_list(listed_in, known, found)
             names, notes = write_files(draft, found, reading, _dividing(draft, reading, splitting, known))
         return About(class_names=names, licence=source.licence, citation=source.citation, notes=notes)
 
@@ -94,27 +97,43 @@ def _check(name: str, reading: ImageReading, splitting: Splitting) -> None:
         )
 
 
+def _check_list(path: Path, known: SplitList, found: Found) -> None:
+    names = [file.name for file in found.files]
+    if names and not {*known.splits, *known.groups} & set(names):
+        raise DataError(
+            f"{path}: no image has a name that it lists",
+            problems=[f"listed is, for example, {min({*known.splits, *known.groups})!r}, an image is {min(names)!r}"],
+            hint="write each path as it is told from the folder with the classes or splits",
+        )
+
+
 def _dividing(
     draft: Draft, reading: ImageReading, splitting: Splitting, known: SplitList
 ) -> Callable[[Sequence[ImageFile]], Division]:
-    """Return what divides the files where no folder names test images."""
+    """Return what divides the files: test and val as they are named, else taken from train, with groups whole.
+
+    Where test images are named and there are groups, val is taken too: what a study draws from train would tear them.
+    """
 
     def divide(files: Sequence[ImageFile]) -> Division:
+        if reading.rules != 1:
+            files = with_groups(files, splitting, known)
         named: dict[str, tuple[ImageFile, ...]] = {
             split: tuple(file for file in files if (file.split or "train") == split)
             for split in ("train", "test", "val")
         }
-        if named["test"]:
-            unused = ["The folders name the splits: the list of splits was not used."] * bool(
-                known.splits or known.groups
-            )
+        if named["test"] and (named["val"] or reading.rules == 1 or not any(file.group for file in named["train"])):
+            unused = ["The folders name the splits: the list of splits was not used."] * bool(known.splits)
             return Division(splits=named, torn=tuple(torn_groups(named)), notes=tuple(unused))
         if reading.rules == 1:
             division = _as_before(named["train"], splitting)
         else:
-            division = divided(named["train"], splitting, known, val=not named["val"])
+            free = {name: split for name, split in known.splits.items() if split == "train" or not named[split]}
+            rest = replace(known, splits=free)
+            division = divided(named["train"], splitting, rest, test=not named["test"], val=not named["val"])
             write_split_list(draft, division)
-        return replace(division, splits={**division.splits, **({"val": named["val"]} if named["val"] else {})})
+        splits = {**division.splits, **{split: named[split] for split in ("test", "val") if named[split]}}
+        return replace(division, splits=splits, torn=(*division.torn, *torn_groups(splits)))
 
     return divide
 
