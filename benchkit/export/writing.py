@@ -34,6 +34,8 @@ from benchkit.train.evaluate import images_at_once
 from benchkit.train.placement import images_for
 from benchkit.train.selection import select
 
+USUAL_SCORES = ("val.accuracy", "test.accuracy", "test.loss")
+"""What a card says of the very model, beside the study's main metric."""
 CARD, SCRIPT, WRONG = "README.md", "predict.py", "misclassified.csv"
 
 
@@ -149,13 +151,14 @@ def _facts(results: StudyResults, choice: ChosenTrial, data: Mapping[str, Any]) 
         "key": choice.condition.key,
         "repeat": choice.trial.index,
         "why": choice.why,
+        "chosen_among": choice.among,
         "metric": choice.metric,
         "mean": mean.mean,
         "low": mean.low,
         "high": mean.high,
         "n": mean.n,
         "confidence": mean.confidence,
-        "scores": {name: choice.trial.value(name) for name in ("val.accuracy", "test.accuracy", "test.loss")},
+        "scores": {name: choice.trial.value(name) for name in dict.fromkeys((choice.metric, *USUAL_SCORES))},
         "test_images": outcome.metrics["test"].n if outcome and "test" in outcome.metrics else 0,
         "epochs": len(choice.trial.history),
         "selected_epoch": outcome.selected_epoch if outcome else 0,
