@@ -107,3 +107,10 @@ def test_too_few_images_are_no_fault_of_the_plugin(tmp_path: Path, monkeypatch: 
 def test_a_class_without_images_is_warned_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told = swept(tmp_path, monkeypatch, names='("a", "b", "c", "d")')
     assert "warning: odd: train has no image of d; test has no image of d" in told
+
+
+def test_validation_images_that_tear_groups_are_warned_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = swept(tmp_path, monkeypatch, "draft.group(split, np.arange(count) // 10)")
+    assert next(line for line in told if "same groups" in line).startswith("warning: odd: Validation images are drawn")
+    (tmp_path / "plain").mkdir()
+    assert not any("same groups" in line for line in swept(tmp_path / "plain", monkeypatch))

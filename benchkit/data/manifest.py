@@ -215,6 +215,17 @@ def absence_warning(facts: Mapping[str, Any]) -> str:
     return f"{facts['name']}: {'; '.join(absent)}" if absent else ""
 
 
+TORN = (
+    "Validation images are drawn from train one by one, so that both have images of the same groups; own images "
+    "that are prepared again (--replace) get a val split of whole groups."
+)
+
+
+def torn_warning(facts: Mapping[str, Any]) -> str:
+    """Return a sentence where validation images are drawn from train and tear its groups, else nothing."""
+    return f"{facts['name']}: {TORN}" if TORN in facts["notes"] else ""
+
+
 def facts_of(ref: PluginRef, splits: Splits) -> dict[str, Any]:
     """Return the facts of a prepared data set as plain values; counts are those of the whole splits."""
     named = splits.named
