@@ -245,6 +245,7 @@ def test_groups_are_whole_where_folders_name_the_test_images(by: str, tmp_path: 
         files = [file.relative_to(source) for file in source.rglob("*.png")]
         given.write_text("path,group\n" + "".join(f"{file},{file.name[:2]}\n" for file in files))
     splits = image_folder(tmp_path / "root", source=source, split=None if by == "name" else given, **options)
+    assert not any("that no image has" in note for note in splits.notes)
     named = {}
     for split in ("train", "val", "test"):
         (file,) = (tmp_path / "root").glob(f"image-folder-*/{split}-files.json")
@@ -276,6 +277,15 @@ def test_what_a_list_of_splits_does_is_told(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no image has a name that it lists") as caught:
         image_folder(tmp_path / "root", source=source, split=given)
     assert caught.value.problems == ("listed is, for example, 'set/a/0.png', an image is 'a/0.png'",)
+
+
+def test_no_image_goes_missing_where_list_and_folders_name_different_splits(tmp_path: Path) -> None:
+    source = paint_classes(tmp_path / "set", {"train/a": 9, "train/b": 9, "val/a": 3, "val/b": 3})
+    given = tmp_path / "mine.csv"
+    given.write_text("path,split\ntrain/a/0.png,val\ntrain/b/0.png,train\n")
+    splits = image_folder(tmp_path / "root", source=source, split=given)
+    assert splits.val is not None and len(splits.val.labels) == 6
+    assert len(splits.train.labels) + len(splits.test.labels) == 18
 
 
 def test_classes_that_are_left_out_may_be_empty_or_absent_from_a_split(tmp_path: Path) -> None:

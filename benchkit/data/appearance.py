@@ -77,7 +77,7 @@ def losses(image: Image.Image, *, deep: bool, dark: bool) -> Iterator[str]:
     """
     if deep:
         yield "deep"
-    if deep and dark:
+    if dark:
         yield "dark"
     if getattr(image, "is_animated", False) and image.format != "MPO":  # an MPO's first picture is the photograph
         yield "animation"

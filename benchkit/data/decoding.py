@@ -116,7 +116,7 @@ def decode_images(
                 shown, done = (seen if rules > 1 else _converted)(image, out.shape[3])
                 fitted = _fitted(shown, index, out.shape[1:3], fit if resize else None)
                 out[index] = np.asarray(fitted, dtype=np.uint8).reshape(out.shape[1:])
-                done += losses(image, deep=deep, dark=int(out[index].max()) < DARK)
+                done += losses(image, deep=deep, dark=deep and int(out[index].max()) < DARK)
             return hashlib.sha256(out[index]).digest(), "", done
         except _UNREADABLE as error:
             return b"", _problem(files[index], error), []

@@ -79,7 +79,7 @@ class Problems:
 
     def unknown(self, where: str, key: str, known: Sequence[str]) -> None:
         """Note a key that does not exist, with what does."""
-        meant = f" (it is {ELSEWHERE[key]})" if key in ELSEWHERE else nearest(key, known)
+        meant = nearest(key, known) or (f" (did you mean {ELSEWHERE[key]}?)" if key in ELSEWHERE else "")
         self.add(f"{where}.{key}" if where else key, f"unknown key{meant}; known: {', '.join(known)}")
 
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from benchkit import DataError, Splits
-from benchkit.preparation import About, Draft, prepare, prepared_folder
+from benchkit.preparation import About, Draft, listed, prepare, prepared_folder
 from benchkit_datasets.image_files import FITS, Division, Found, ImageFile, ImageReading, write_files
 from benchkit_datasets.splitting import (
     FILE_NAME,
@@ -71,10 +71,9 @@ def serve(
         place = listed_in or (before if before.is_file() else None)
         known = read_split_list(place) if place else SplitList()
         with source.find(draft.scratch) as found:
-            if listed_in:
-                _check_list(listed_in, known, found)
+            absent = _absent(listed_in, known, found)
             names, notes = write_files(draft, found, reading, _dividing(draft, reading, splitting, known))
-        return About(class_names=names, licence=source.licence, citation=source.citation, notes=notes)
+        return About(class_names=names, licence=source.licence, citation=source.citation, notes=[*notes, *absent])
 
     origin = source.origin
     if origin and listed_in and listed_in.is_file():
@@ -97,14 +96,18 @@ def _check(name: str, reading: ImageReading, splitting: Splitting) -> None:
         )
 
 
-def _check_list(path: Path, known: SplitList, found: Found) -> None:
-    names = [file.name for file in found.files]
-    if names and not {*known.splits, *known.groups} & set(names):
+def _absent(given: Path | None, known: SplitList, found: Found) -> list[str]:
+    """Return a note on names in the list that no image has; raise `DataError` where the `given` list has no other."""
+    listed_names, names = {*known.splits, *known.groups}, {file.name for file in found.files}
+    absent = sorted(listed_names - names)
+    if given and names and not listed_names & names:
         raise DataError(
-            f"{path}: no image has a name that it lists",
-            problems=[f"listed is, for example, {min({*known.splits, *known.groups})!r}, an image is {min(names)!r}"],
+            f"{given}: no image has a name that it lists",
+            problems=[f"listed is, for example, {absent[0]!r}, an image is {min(names)!r}"],
             hint="write each path as it is told from the folder with the classes or splits",
         )
+    told = f"Names in the list of splits that no image has: {len(absent):,}, {', '.join(listed(absent, 4))}."
+    return [told] * bool(absent)
 
 
 def _dividing(

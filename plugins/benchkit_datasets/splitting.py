@@ -111,7 +111,7 @@ def divided(
         split: by_class(chain.from_iterable(unit.files for unit in units if unit.split == split))
         for split in ("train", "test", "val")
     }
-    notes = tuple(_notes(files, splits, splitting, filled, known, placed))
+    notes = tuple(_notes(files, splits, splitting, filled, placed))
     least = 1 + max((counts[name] for name, _ in lacking), default=0)
     return Division(splits=splits, problems=tuple(problems), torn=tuple(torn), notes=notes, least=least)
 
@@ -198,7 +198,6 @@ def _notes(
     splits: Mapping[str, Sequence[ImageFile]],
     splitting: Splitting,
     filled: Mapping[str, int],
-    known: SplitList,
     placed: int,
 ) -> Iterator[str]:
     named = {"test": splitting.test_fraction, "val": splitting.val_fraction}
@@ -212,8 +211,6 @@ def _notes(
     )
     if placed:
         yield f"Images that are where the list of splits says, and not by their hash: {placed:,}."
-    if absent := sorted({*known.splits, *known.groups} - {file.name for file in files}):
-        yield f"Names in the list of splits that no image has: {len(absent):,}, {', '.join(listed(absent, 4))}."
     if filled:
         moved = ", ".join(f"{count:,} to {split}" for split, count in sorted(filled.items()))
         yield f"Images moved so that no split lacks a class: {moved}."
