@@ -303,6 +303,17 @@ def test_classes_that_are_left_out_may_be_empty_or_absent_from_a_split(tmp_path:
     assert "set data.least_per_class = 1 to leave empty ones out" in caught.value.hint
 
 
+def test_of_many_classes_the_smallest_and_largest_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = paint_classes(tmp_path / "set", {f"train/c {n}": 2 for n in range(13)} | {"train/c 7": 4, "train/c 9": 1})
+    for number in range(13):
+        paint(source / "test" / f"c {number}" / "0.png", 1000 + number)
+    monkeypatch.setenv("BENCHKIT_DATA", str(tmp_path / "data"))
+    assert main(["data", "import", "image-folder", str(source)]) == 0
+    assert "13, training images: 1 (c 9) to 4 (c 7)" in capsys.readouterr().out
+
+
 def test_an_image_of_two_classes_is_named(tmp_path: Path) -> None:
     source = paint_classes(tmp_path / "set", {"train/a": 4, "train/b": 4, "test/a": 2, "test/b": 2})
     for name in ("a/9.png", "b/9.png"):
