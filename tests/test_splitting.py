@@ -217,6 +217,27 @@ def test_pictures_of_one_subject_stay_together() -> None:
     assert torn.torn == ("'group ap0' is listed in test and in train",)
 
 
+def test_folders_below_those_of_classes_may_be_groups() -> None:
+    names = [f"{c}/p{who}/{n}.png" for c in "ab" for who in range(12) for n in range(4)] + [
+        "a/alone.png",
+        "b/alone.png",
+    ]
+    files = [ImageFile(path=Path("/x", name), name=name, label=name[0]) for name in names]
+    alone = divided(files, Splitting(test_fraction=0.3), SplitList())
+    assert any("Images lie in folders of their own (p0, ...)" in note for note in alone.notes)
+    by_class = [
+        ImageFile(path=Path("/x", f"{c}/{n}"), name=f"{c}/{n}", label=f"the {c}") for c in "abcd" for n in range(9)
+    ]
+    assert not any("of their own" in note for note in divided(by_class, THREE, SplitList()).notes)
+    whole = divided(files, Splitting(test_fraction=0.3, group="/"), SplitList())
+    assert not any("of their own" in note for note in whole.notes)
+    found: dict[str, set[str]] = {}
+    for name, split in places(whole).items():
+        found.setdefault(Path(name).parent.name, set()).add(split)
+    assert [len(found[f"p{who}"]) for who in range(12)] == [1] * 12
+    assert {file.group for each in whole.splits.values() for file in each} == {"", *(f"p{who}" for who in range(12))}
+
+
 def test_with_groups_val_is_a_split_of_its_own() -> None:
     grouped = Splitting(test_fraction=0.2, group="_")
     division = divided(subjects(30), grouped, SplitList())

@@ -166,7 +166,8 @@ def _check_sizes(settings: DataSettings, val: int, train: int, test: int) -> Non
         raise DataError(
             "the data set has fewer images than the study asks for",
             problems=problems,
-            hint="ask for fewer; a train_size or test_size of 0 takes all that are left",
+            hint="ask for fewer; a train_size or test_size of 0 takes all that are left, a val_size of 0 all of a val "
+            "split (of own images data.val_fraction is its share)",
         )
 
 

@@ -144,11 +144,18 @@ def torn_groups(splits: Mapping[str, Iterable[ImageFile]]) -> list[str]:
 
 def _group_of(file: ImageFile, splitting: Splitting, known: SplitList) -> str:
     by_name = _stem(file).partition(splitting.group)[0] if splitting.group else ""
+    by_name = _folder(file) if splitting.group == "/" else by_name
     return file.group or known.groups.get(file.name, "") or by_name
 
 
 def _images(count: int) -> str:
     return f"{count:,} image{'s' * (count != 1)}"
+
+
+def _folder(file: ImageFile) -> str:
+    """Return the name of the folder that an image lies in, "" where that is its class's."""
+    folder = file.name.rpartition("/")[0].rpartition("/")[2]
+    return folder if folder != file.label else ""
 
 
 def _stem(file: ImageFile) -> str:
@@ -218,6 +225,13 @@ def _notes(
         yield (
             "Names look numbered (NAME_1, NAME_2): pictures of one subject may be in several splits, for they are not "
             "grouped (data.group)."
+        )
+    folders = Counter((file.label, _folder(file)) for file in files if _folder(file))
+    several = Counter(label for (label, _), count in folders.items() if count > 1)
+    if not grouped and max(several.values(), default=0) >= 3:
+        yield (
+            f"Images lie in folders of their own ({min(folders)[1]}, ...): those of one subject may be in several "
+            'splits, for they are not grouped (data.group = "/").'
         )
 
 
