@@ -262,6 +262,7 @@ def test_a_card_tells_score_data_and_rules_and_no_path(swept: Callable[..., Stud
         in card
     )
     assert "Images of 24 x 24 pixels with 3 channels; photos of another shape become so by `crop`" in card
+    assert "it takes `pixels`, float32 from 0 to 255 (N, 3, 32, 32)" in card
     assert "resized to 32 x 32" in card and "class 0, class 1, class 2" in card
     assert f"test.accuracy of this very model: {choice.trial.score('test.accuracy'):.4g} (18 images)" in card
     assert "The test images chose nothing" in card
@@ -297,7 +298,9 @@ def test_nothing_is_written_over_and_broken_folders_are_named(
     with pytest.raises(DataError, match="there are other files in this folder"):
         exported(results, out="other")
     exported(results)
+    Path("model/model.onnx").write_text("of another condition")
     exported(results)  # an exported model may be written anew
+    assert not Path("model/model.onnx").exists()
     with pytest.raises(
         DataError, match=r"^other: there is no exported model: model\.json: No such file or directory\n"
     ):
@@ -384,6 +387,8 @@ def test_onnx_gives_the_same_logits(swept: Callable[..., StudyResults], photos: 
     session = onnxruntime.InferenceSession("model/model.onnx", providers=["CPUExecutionProvider"])
     given = session.run(["logits"], {"pixels": pixels.transpose(0, 3, 1, 2).astype(np.float32)})[0]
     np.testing.assert_allclose(given, choose(results).trial.predictions("test"), atol=1e-4)
+    known = session.get_modelmeta().custom_metadata_map
+    assert json.loads(known["class_names"]) == ["class 0", "class 1", "class 2"] and "0 to 255" in known["pixels"]
     other = nn.Sequential(nn.Flatten(), nn.Linear(24 * 24 * 3, 3))
     with pytest.raises(DataError, match="ONNX gives other logits"):
         onnx_file._held_to(other, torch.rand(3, 3, 24, 24), Path("model/model.onnx"))

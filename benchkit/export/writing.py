@@ -20,7 +20,7 @@ from benchkit import __version__
 from benchkit.data.manifest import load_data
 from benchkit.errors import BenchkitError, DataError, PluginError
 from benchkit.export.choice import ChosenTrial
-from benchkit.export.described import DESCRIPTION, PRETRAINED, WEIGHTS, Exported, ImageRule, network_of, ready
+from benchkit.export.described import DESCRIPTION, ONNX, PRETRAINED, WEIGHTS, Exported, ImageRule, network_of, ready
 from benchkit.export.source import ModelSource, source_of
 from benchkit.ledger.trials import TrialFolder
 from benchkit.protocols import Splits
@@ -71,7 +71,8 @@ def export(results: StudyResults, choice: ChosenTrial, registry: Registry, root:
     (out / DESCRIPTION).write_text(json.dumps(encode(exported), indent=2) + "\n", encoding="utf-8")
     (out / SCRIPT).write_text(_rendered("predict.py.j2", exported, source), encoding="utf-8")
     notes = list(missing)
-    (out / WRONG).unlink(missing_ok=True)
+    for other in (WRONG, ONNX):  # of a model that was here before
+        (out / other).unlink(missing_ok=True)
     if splits is not None:
         notes += _wrong_images(choice, exported, splits, _folder(choice.settings, results, registry, root), out / WRONG)
     (out / CARD).write_text(_rendered("README.md.j2", exported, source), encoding="utf-8")
