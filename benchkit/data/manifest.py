@@ -221,9 +221,10 @@ TORN = (
 )
 
 
-def torn_warning(facts: Mapping[str, Any]) -> str:
-    """Return a sentence where validation images are drawn from train and tear its groups, else nothing."""
-    return f"{facts['name']}: {TORN}" if TORN in facts["notes"] else ""
+def warnings_of(facts: Mapping[str, Any]) -> list[str]:
+    """Return a sentence on each: unbalanced classes, classes that a split lacks, and groups that validation tears."""
+    torn = f"{facts['name']}: {TORN}" if TORN in facts["notes"] else ""
+    return [words for words in (balance_warning(facts), absence_warning(facts), torn) if words]
 
 
 def facts_of(ref: PluginRef, splits: Splits) -> dict[str, Any]:

@@ -14,16 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from benchkit.analysis.wording import count
-from benchkit.data.manifest import (
-    TORN,
-    absence_warning,
-    balance_warning,
-    facts_of,
-    load_data,
-    maker_warning,
-    naming,
-    torn_warning,
-)
+from benchkit.data.manifest import TORN, facts_of, load_data, maker_warning, naming, warnings_of
 from benchkit.errors import LedgerError, TrainingError
 from benchkit.ledger import Ledger
 from benchkit.ledger.leases import LEASE
@@ -190,7 +181,7 @@ def _registered(
     if shared := shared_disk(request.workspace):
         say(f"the workspace is on a disk that machines share ({shared}): {SHARED_WORDS[is_on_server(request.storage)]}")
     data = prepare(plan, registry, request.data_root)
-    told = (tell(one) for one in data["sets"] for tell in (balance_warning, absence_warning, torn_warning))
+    told = (words for one in data["sets"] for words in warnings_of(one))
     makers = (
         maker_warning(registry.resolve("datasets", one["name"])[0], one.get("source", "")) for one in data["sets"]
     )
