@@ -160,6 +160,24 @@ def test_every_report_says_what_its_numbers_hold_for(tmp_path: Path, repeats: in
     assert next(fact.value for fact in report.facts if fact.name == "Model") == "resnet (n = 2)"
 
 
+def test_few_validation_images_are_a_limit(tmp_path: Path) -> None:
+    results = complete(tmp_path, ("bn",), repeats=1, epochs=1)
+
+    def limits(images: int) -> str:
+        trials = []
+        for one in results.trials:
+            assert one.outcome is not None
+            val = replace(one.outcome.metrics["val"], n=images)
+            trials.append(replace(one, outcome=replace(one.outcome, metrics={**one.outcome.metrics, "val": val})))
+        report = reported(replace(results, trials=tuple(trials)))
+        (text,) = next(part for part in report.sections if part.name == "limitations").blocks
+        assert isinstance(text, Paragraph)
+        return text.text
+
+    assert limits(11).endswith("by, 11 validation images are few: one is 9.1 points of accuracy.")
+    assert "validation" not in limits(100)
+
+
 def test_the_text_of_a_study_file_is_kept_by_its_capsule(tmp_path: Path) -> None:
     source = complete(tmp_path, ("bn",), repeats=1, epochs=1).study.source
     (tmp_path / "own.md").write_text('# Limitations\nOne "set".\n')

@@ -101,9 +101,16 @@ def test_too_few_images_are_no_fault_of_the_plugin(tmp_path: Path, monkeypatch: 
         swept(tmp_path, monkeypatch, sizes="train_size = 49\n")
     assert caught.value.what == "odd: the data set has fewer images than the study asks for"
     assert caught.value.problems == ("data.train_size = 49: there are 48 images to draw from",)
-    assert "ask for fewer" in caught.value.hint
+    assert "ask for fewer" in caught.value.hint and "data.val_fraction is its share" in caught.value.hint
 
 
 def test_a_class_without_images_is_warned_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told = swept(tmp_path, monkeypatch, names='("a", "b", "c", "d")')
     assert "warning: odd: train has no image of d; test has no image of d" in told
+
+
+def test_validation_images_that_tear_groups_are_warned_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = swept(tmp_path, monkeypatch, "draft.group(split, np.arange(count) // 10)")
+    assert next(line for line in told if "same groups" in line).startswith("warning: odd: Validation images are drawn")
+    (tmp_path / "plain").mkdir()
+    assert not any("same groups" in line for line in swept(tmp_path / "plain", monkeypatch))

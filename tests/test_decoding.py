@@ -188,6 +188,18 @@ def test_of_more_than_eight_bits_the_upper_ones_are_used(tmp_path: Path) -> None
     assert "more than 16 bits a channel" in seen(tmp_path / "f.tif")[0].problems[0]
 
 
+def test_twelve_bits_in_sixteen_are_told_to_be_all_but_black(tmp_path: Path) -> None:
+    for name, top in (("low", 4095), ("high", 4096)):
+        Image.fromarray(np.array([[0, 100], [7, top]], np.uint16)).save(tmp_path / f"{name}.png")
+    Image.fromarray(np.array([[0, 15]], np.uint8)).save(tmp_path / "eight.png")
+    low, (out,) = seen(tmp_path / "low.png", channels=1)
+    assert low.treated == {"deep": 1, "dark": 1} and out.max() == 15
+    assert seen(tmp_path / "high.png", channels=1)[0].treated == {"deep": 1}
+    assert seen(tmp_path / "eight.png", channels=1)[0].treated == {}
+    (note,) = treatment_notes([low])
+    assert "1 of these with values in the lower 12 bits alone, so all but black" in note
+
+
 def grey_cmyk_profile(light: int) -> bytes:
     """Return an ICC profile of a printer that has white paper and, for any ink, grey of lightness `light` of 255."""
     nodes = b"".join(bytes([light if node else 255, 128, 128]) for node in range(16))  # 2 grid points for 4 inks

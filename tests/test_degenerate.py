@@ -88,6 +88,13 @@ def test_one_repeat_of_several_is_said_so() -> None:
     assert rank(given, "test.accuracy").rows[1].verdict != "one class"
 
 
+def test_the_short_answer_says_it_of_the_leader_first() -> None:
+    dull = constant_confusion()
+    summary = summarize(study({"dull": dull, "lead": SOUND}, {"dull": dull, "lead": dull}))  # means 65 and 70 %
+    assert [one.about for one in summary.findings if one.rule == "one-class"] == [("dull",), ("lead",)]
+    assert summary.answer[0].startswith("“lead” is best") and "“lead” has learnt nothing" in summary.answer[1]
+
+
 def test_images_of_one_class_say_nothing_of_the_model() -> None:
     assert only_class(metrics(1.0, confusion=((5, 0), (0, 0)))) is None
     assert only_class(metrics(0.5, confusion=((5, 0), (5, 0)))) == 0

@@ -262,8 +262,13 @@ def test_a_card_tells_score_data_and_rules_and_no_path(swept: Callable[..., Stud
         in card
     )
     assert "Images of 24 x 24 pixels with 3 channels; photos of another shape become so by `crop`" in card
+    assert "it takes `pixels`, float32 from 0 to 255 (N, 3, 32, 32)" in card
     assert "resized to 32 x 32" in card and "class 0, class 1, class 2" in card
     assert f"test.accuracy of this very model: {choice.trial.score('test.accuracy'):.4g} (18 images)" in card
+    assert "The test images chose nothing" in card
+    exported(results)
+    card = Path("model/README.md").read_text()
+    assert "The condition was chosen by these test images, as the best of 2" in card and "chose nothing:" not in card
     for name in ("README.md", "model.json", "predict.py"):
         assert str(photos) not in Path("model", name).read_text(), name
 
@@ -293,7 +298,9 @@ def test_nothing_is_written_over_and_broken_folders_are_named(
     with pytest.raises(DataError, match="there are other files in this folder"):
         exported(results, out="other")
     exported(results)
+    Path("model/model.onnx").write_text("of another condition")
     exported(results)  # an exported model may be written anew
+    assert not Path("model/model.onnx").exists()
     with pytest.raises(
         DataError, match=r"^other: there is no exported model: model\.json: No such file or directory\n"
     ):
@@ -326,6 +333,37 @@ def test_photos_that_cannot_be_read_are_all_named(tmp_path: Path) -> None:
     assert len(caught.value.problems) == 2
 
 
+def test_the_script_reads_photos_as_the_command_does(
+    swept: Callable[..., StudyResults], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    swept(TIMM)
+    assert main(["model", "photos", "--out", "model"]) == 0
+    values = np.random.default_rng(3).integers(0, 65536, (30, 40, 4), dtype=np.uint16)
+    narrow = (values >> 8).astype(np.uint8)
+    Path("odd").mkdir()
+    Image.fromarray(values[..., 0]).save("odd/deep.png")
+    Image.fromarray(values[..., 0]).save("odd/clear.png", transparency=int(values[0, 0, 0]))
+    Image.fromarray(narrow).save("odd/alpha.png")
+    Image.fromarray(narrow[..., 2:]).save("odd/grey alpha.png")
+    Image.fromarray(narrow[..., :3]).quantize(8).save("odd/palette.png", transparency=3)
+    Image.fromarray(narrow).convert("CMYK").save("odd/ink.tif")
+    script, (described, _) = runpy.run_path("model/predict.py"), load_exported(Path("model"), REGISTRY)
+    photos = photos_in([Path("odd")])
+    for photo, pixels in zip(photos, pixels_of(described, photos), strict=True):
+        assert np.array_equal(script["read"](photo), pixels), photo
+    Path("odd/broken.png").write_text("no image")
+    capsys.readouterr()
+    assert main(["predict", "model", "odd"]) == main(["predict", "model", "odd", "--csv"]) == 2
+    printed = capsys.readouterr()
+    assert [printed.out.count(f"odd/{photo.name}") for photo in photos] == [2] * 6
+    assert printed.err.count("1 photo cannot be read") == printed.err.count("odd/broken.png: no image") == 2
+    monkeypatch.setattr(sys, "argv", ["predict.py", "odd/broken.png", "odd/deep.png"])
+    with pytest.raises(SystemExit, match="1"):
+        runpy.run_path("model/predict.py", run_name="__main__")
+    printed = capsys.readouterr()
+    assert printed.out.startswith("odd/deep.png\tclass ") and "odd/broken.png: cannot identify" in printed.err
+
+
 def test_input_is_normalised_as_numbers_say() -> None:
     described = Exported(
         model=PluginRef(name="mlp"), norm=PluginRef(name="none"), class_names=("a", "b"),
@@ -349,6 +387,8 @@ def test_onnx_gives_the_same_logits(swept: Callable[..., StudyResults], photos: 
     session = onnxruntime.InferenceSession("model/model.onnx", providers=["CPUExecutionProvider"])
     given = session.run(["logits"], {"pixels": pixels.transpose(0, 3, 1, 2).astype(np.float32)})[0]
     np.testing.assert_allclose(given, choose(results).trial.predictions("test"), atol=1e-4)
+    known = session.get_modelmeta().custom_metadata_map
+    assert json.loads(known["class_names"]) == ["class 0", "class 1", "class 2"] and "0 to 255" in known["pixels"]
     other = nn.Sequential(nn.Flatten(), nn.Linear(24 * 24 * 3, 3))
     with pytest.raises(DataError, match="ONNX gives other logits"):
         onnx_file._held_to(other, torch.rand(3, 3, 24, 24), Path("model/model.onnx"))

@@ -93,6 +93,16 @@ def test_splits_and_groups_of_the_list_are_kept(images: Path, tmp_path: Path) ->
         image_list(tmp_path / "root", source=written(images, torn))
 
 
+def test_a_list_of_other_columns_is_one_line_and_columns_without_use_are_told(images: Path, tmp_path: Path) -> None:
+    stems = [("image_id", "dx"), *((path.removesuffix(".png"), label) for path, label in PLAIN)]
+    with pytest.raises(DataError, match="none of the 17 files that it lists is there") as caught:
+        image_list(tmp_path / "root", source=written(images, stems))
+    assert caught.value.problems == (f"line 1: {images / 'image_id'} is not there",)
+    patients = [("path", "patient_id", "label"), *((path, f"p{n}", label) for n, (path, label) in enumerate(PLAIN))]
+    notes = image_list(tmp_path / "root", source=written(images, patients)).notes
+    assert "Columns of the list that are not used: patient_id." in notes
+
+
 def test_all_that_is_wrong_is_named_by_line(images: Path, tmp_path: Path) -> None:
     rows = [
         ("path", "label", "split"),

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import timm
 import torch
+from benchkit_models.adaptation import swap_norms
 from benchkit_models.mlp import mlp
 from benchkit_models.resnet import resnet
 from benchkit_models.timm_models import _downloaded, fetch, timm_model
@@ -21,7 +22,7 @@ from timm.optim import param_groups_layer_decay
 from torch import nn
 from torch.nn import functional
 
-from benchkit import DataError, PluginError
+from benchkit import DataError, NormFactory, PluginError
 from benchkit.study.settings import OptimizerSettings
 from benchkit.train.optimizers import optimizer
 
@@ -258,6 +259,14 @@ def published(path: Path) -> dict[str, torch.Tensor]:
     return state
 
 
+def test_another_eps_than_that_of_the_norms_replaced_is_told() -> None:
+    def notes(norm: NormFactory) -> tuple[str, ...]:
+        return swap_norms(nn.Sequential(nn.BatchNorm2d(4, eps=1e-3)), "any", norm)[1:]
+
+    assert notes(nn.BatchNorm2d) == ("eps of the new norms is 1e-05, of those replaced it was 0.001",)
+    assert notes(partial(nn.BatchNorm2d, eps=1e-3)) == notes(lambda channels: nn.Identity()) == ()
+
+
 def test_pretrained_weights_are_downloaded_and_adapted(address: str, tmp_path: Path) -> None:
     state = published(tmp_path / "served" / "weights.pth")
     build = partial(timm_model, variant="resnet18", pretrained=True, pretrained_url=f"{address}/weights.pth")
@@ -271,6 +280,7 @@ def test_pretrained_weights_are_downloaded_and_adapted(address: str, tmp_path: P
     assert torch.equal(grouped.conv1.weight, state["conv1.weight"][:, :, 2:5, 2:5])
     assert torch.equal(grouped.layer2[0].conv1.weight, state["layer2.0.conv1.weight"])
     assert "20 batch norms replaced: 40 of the new norms' 40 tensors carried over" in grouped.notes
+    assert not any("eps of the" in note for note in grouped.notes)
     digest = hashlib.sha256((tmp_path / "served" / "weights.pth").read_bytes()).hexdigest()
     assert plain.start_weights == gray.start_weights == digest
     told = f"started from pretrained weights resnet18.a1_in1k of {address}/weights.pth (sha256 {digest[:12]})"

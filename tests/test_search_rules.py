@@ -123,6 +123,20 @@ def test_searches_that_came_to_the_same_conclusion_share_a_sentence() -> None:
     assert "“gn”: 0.2000 nats as the best of 2 done trials, 0.3800 nats over 2 fresh repeats." in biased.evidence
 
 
+def test_equal_scores_are_neither_worse_nor_promised_too_little() -> None:
+    level = confirmed(fresh=(0.40, 0.42))  # what the study's own settings have
+    (alone,) = said(level, "search")
+    assert alone.sentence.endswith(
+        "2 fresh repeats of these settings give 0.4100 nats on average, as the study's own settings do."
+    )
+    (alike,) = said(both(level, confirmed(name="gn", fresh=(0.42, 0.40))), "search")
+    assert alike.sentence == (
+        "On fresh repeats, what the searches of “bn” and “gn” chose has on average the val loss of the study's own "
+        "settings."
+    )
+    assert said(confirmed(fresh=(0.20, 0.20)), "winner-bias") == []  # 0.20 was the searched score
+
+
 def test_searches_that_came_to_other_conclusions_have_a_sentence_each() -> None:
     given = both(confirmed(), confirmed(name="gn", fresh=(0.14, 0.50)))
     assert [finding.about for finding in said(given, "search")] == [("bn", "gn")]  # 0.32 is better than 0.41, so both

@@ -16,7 +16,7 @@ from benchkit_figures.network.activation_maps import ActivationMaps
 from benchkit_figures.network.grad_cam import GradCam
 from benchkit_figures.network.layer_outputs import last_maps
 from benchkit_figures.network.saliency import heat_maps
-from benchkit_figures.network.thumbnails import heated, mosaic
+from benchkit_figures.network.thumbnails import heated, mosaic, with_words
 from benchkit_figures.training.feature_quantiles import FeatureQuantiles
 from benchkit_figures.training.norm_gates import NormGates
 from benchkit_figures.training.norm_health import NormHealth
@@ -32,6 +32,12 @@ from benchkit import ImageGrid, NothingToDraw, PluginError
 from benchkit.results import Outcome, StudyResults
 
 LABELS = np.array([0, 0, 1, 1, 2, 2], dtype=np.int64)
+
+
+def test_words_below_a_picture_have_the_letters_of_other_languages() -> None:
+    blank = np.full((8, 40, 3), 255, np.uint8)
+    letters = [with_words(blank, letter) for letter in "uüßβµé"]
+    assert not any(np.array_equal(one, other) for n, one in enumerate(letters) for other in letters[:n])
 
 
 class Small(nn.Module):

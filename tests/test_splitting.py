@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import random
 import unicodedata
 from collections import Counter
@@ -216,6 +217,27 @@ def test_pictures_of_one_subject_stay_together() -> None:
     assert torn.torn == ("'group ap0' is listed in test and in train",)
 
 
+def test_folders_below_those_of_classes_may_be_groups() -> None:
+    names = [f"{c}/p{who}/{n}.png" for c in "ab" for who in range(12) for n in range(4)] + [
+        "a/alone.png",
+        "b/alone.png",
+    ]
+    files = [ImageFile(path=Path("/x", name), name=name, label=name[0]) for name in names]
+    alone = divided(files, Splitting(test_fraction=0.3), SplitList())
+    assert any("Images lie in folders of their own (p0, ...)" in note for note in alone.notes)
+    by_class = [
+        ImageFile(path=Path("/x", f"{c}/{n}"), name=f"{c}/{n}", label=f"the {c}") for c in "abcd" for n in range(9)
+    ]
+    assert not any("of their own" in note for note in divided(by_class, THREE, SplitList()).notes)
+    whole = divided(files, Splitting(test_fraction=0.3, group="/"), SplitList())
+    assert not any("of their own" in note for note in whole.notes)
+    found: dict[str, set[str]] = {}
+    for name, split in places(whole).items():
+        found.setdefault(Path(name).parent.name, set()).add(split)
+    assert [len(found[f"p{who}"]) for who in range(12)] == [1] * 12
+    assert {file.group for each in whole.splits.values() for file in each} == {"", *(f"p{who}" for who in range(12))}
+
+
 def test_with_groups_val_is_a_split_of_its_own() -> None:
     grouped = Splitting(test_fraction=0.2, group="_")
     division = divided(subjects(30), grouped, SplitList())
@@ -223,6 +245,102 @@ def test_with_groups_val_is_a_split_of_its_own() -> None:
     assert any("(0.2 test and 0.08 val)" in note for note in division.notes)
     assert divided(subjects(30), grouped, SplitList(), val=False).splits["val"] == ()
     assert divided(subjects(30), Splitting(test_fraction=0.2), SplitList()).splits["val"] == ()
+
+
+def subject_folders(folder: Path, splits: Mapping[str, Sequence[str]]) -> Path:
+    """Paint three images of each subject in class a and in class b of each split: SPLIT/CLASS/SUBJECT_n.png."""
+    names = [
+        f"{s}/{c}/{who}_{n}.png" for s, subjects in splits.items() for c in "ab" for who in subjects for n in "123"
+    ]
+    for seed, name in enumerate(names):
+        paint(folder / name, seed)
+    return folder
+
+
+@pytest.mark.parametrize("by", ["name", "list"])
+def test_groups_are_whole_where_folders_name_the_test_images(by: str, tmp_path: Path) -> None:
+    source = subject_folders(tmp_path / "set", {"train": [f"p{n}" for n in range(9)], "test": ["q0", "q1"]})
+    options = {"group": "_"}
+    if by == "list":
+        options, given = {}, tmp_path / "groups.csv"
+        files = [file.relative_to(source) for file in source.rglob("*.png")]
+        given.write_text("path,group\n" + "".join(f"{file},{file.name[:2]}\n" for file in files))
+    splits = image_folder(tmp_path / "root", source=source, split=None if by == "name" else given, **options)
+    assert not any("that no image has" in note for note in splits.notes)
+    named = {}
+    for split in ("train", "val", "test"):
+        (file,) = (tmp_path / "root").glob(f"image-folder-*/{split}-files.json")
+        named[split] = {name.rpartition("/")[2][:2] for name in json.loads(file.read_text())}
+    assert named["test"] == {"q0", "q1"} and named["val"] and not named["train"] & named["val"]
+    assert named["train"] | named["val"] == {f"p{n}" for n in range(9)}
+    assert splits.val is not None and sorted(set(splits.val.labels.tolist())) == [0, 1]
+    assert splits.val.groups is not None and len(set(splits.val.groups.tolist())) == len(named["val"])
+
+
+@pytest.mark.parametrize("second", ["test", "val"])
+def test_a_group_in_two_folders_of_splits_is_refused(second: str, tmp_path: Path) -> None:
+    source = subject_folders(tmp_path / "set", {"train": [f"p{n}" for n in range(9)], second: ["p3", "q"]})
+    with pytest.raises(DataError, match=f"group 'p3' is in (train|test) and in {second}|'p3' is in {second} and in"):
+        image_folder(tmp_path / "root", source=source, group="_")
+    assert image_folder(tmp_path / "root", source=source).train.groups is None
+
+
+def test_what_a_list_of_splits_does_is_told(tmp_path: Path) -> None:
+    source, given = paint_classes(tmp_path / "set", {"a": 12, "b": 12}), tmp_path / "mine.csv"
+    image_folder(tmp_path / "root", source=source)
+    moved = {name: {"test": "train", "train": "test"}[split] for name, split in listed_in(tmp_path / "root").items()}
+    rows = {**moved, "a/gone.png": "test", "a/lost.png": "test"}
+    given.write_text("path,split\n" + "".join(f"{name},{split}\n" for name, split in rows.items()))
+    notes = image_folder(tmp_path / "root", source=source, split=given).notes
+    assert "Images that are where the list of splits says, and not by their hash: 24." in notes
+    assert "Names in the list of splits that no image has: 2, a/gone.png, a/lost.png." in notes
+    given.write_text("path,split\nset/a/0.png,test\n")
+    with pytest.raises(DataError, match="no image has a name that it lists") as caught:
+        image_folder(tmp_path / "root", source=source, split=given)
+    assert caught.value.problems == ("listed is, for example, 'set/a/0.png', an image is 'a/0.png'",)
+
+
+def test_no_image_goes_missing_where_list_and_folders_name_different_splits(tmp_path: Path) -> None:
+    source = paint_classes(tmp_path / "set", {"train/a": 9, "train/b": 9, "val/a": 3, "val/b": 3})
+    given = tmp_path / "mine.csv"
+    given.write_text("path,split\ntrain/a/0.png,val\ntrain/b/0.png,train\n")
+    splits = image_folder(tmp_path / "root", source=source, split=given)
+    assert splits.val is not None and len(splits.val.labels) == 6
+    assert len(splits.train.labels) + len(splits.test.labels) == 18
+
+
+def test_classes_that_are_left_out_may_be_empty_or_absent_from_a_split(tmp_path: Path) -> None:
+    source = paint_classes(tmp_path / "set", {"train/a": 9, "train/b": 9, "train/c": 3, "test/a": 4, "test/b": 4})
+    for split in ("train", "test"):
+        (source / split / "none").mkdir()
+    with pytest.raises(DataError, match="class 'c' is missing") as caught:
+        image_folder(tmp_path / "root", source=source, least_per_class=1)
+    assert "none" not in caught.value.problems[0]
+    splits = image_folder(tmp_path / "root", source=source, least_per_class=4)
+    assert splits.class_names == ("a", "b")
+    assert "Classes left out because they have fewer than 4 images: c 3, none 0." in splits.notes
+    with pytest.raises(DataError, match="no images") as caught:
+        image_folder(tmp_path / "root", source=source)
+    assert "set data.least_per_class = 1 to leave empty ones out" in caught.value.hint
+
+
+def test_of_many_classes_the_smallest_and_largest_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = paint_classes(tmp_path / "set", {f"train/c {n}": 2 for n in range(13)} | {"train/c 7": 4, "train/c 9": 1})
+    for number in range(13):
+        paint(source / "test" / f"c {number}" / "0.png", 1000 + number)
+    monkeypatch.setenv("BENCHKIT_DATA", str(tmp_path / "data"))
+    assert main(["data", "import", "image-folder", str(source)]) == 0
+    assert "13, training images: 1 (c 9) to 4 (c 7)" in capsys.readouterr().out
+
+
+def test_an_image_of_two_classes_is_named(tmp_path: Path) -> None:
+    source = paint_classes(tmp_path / "set", {"train/a": 4, "train/b": 4, "test/a": 2, "test/b": 2})
+    for name in ("a/9.png", "b/9.png"):
+        paint(source / "train" / name, 77)
+    notes = image_folder(tmp_path / "root", source=source).notes
+    assert "Images that are in two classes, pixel for pixel: 1, train/a/9.png and train/b/9.png." in notes
 
 
 def test_images_of_many_sizes_are_resized_and_a_few_odd_ones_are_named(tmp_path: Path) -> None:

@@ -190,6 +190,11 @@ metric = "test.acuracy"
         ('[[published]]\nsource = "x"\nrows = 3\n', "published[0].rows: got 3"),
         ('[report]\nfigures = "x"\n', "report.figures: got 'x', expected a list"),
         ("[report]\nfigures = [{ rate = 1 }]\n", "expected a figure's name"),
+        (
+            '[smoke]\n"train.metrics" = ["brier"]\n',
+            "train.metrics: unknown key (did you mean report.metrics?); known: ",
+        ),
+        ('[smoke]\n"train.max_lr" = 1\n', "train.max_lr: unknown key (did you mean train.schedule.max_lr?)"),
         ('[smoke]\n"train.epoch" = 1\n', "smoke: train.epoch: unknown key (did you mean 'epochs'?)"),
         ("[confirm]\nn = -1\n", "confirm: got {'n': -1}, expected a table with n, a whole number from 0 to 1000"),
         ('[[regularizers]]\nname = "dropout"\n[[regularizers]]\nname = "dropout"\n', "regularizers.dropout: stands tw"),

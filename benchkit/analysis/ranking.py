@@ -410,10 +410,14 @@ def short_answer(
 
     `beside` is a sentence that belongs to the leader's: its balanced accuracy, of unbalanced classes.
 
-    Distrusted is the first caution, else told is what a search gave, else that nothing is missing; of a smoke test it
-    is first. An undecided study's answer ends with the command that decides it.
+    Distrusted is a leader with repeats that name one class, else the first caution; else told is what a search gave,
+    else that nothing is missing; of a smoke test it is first. An undecided study's answer ends with the command that
+    decides it.
     """
-    warnings = [finding.sentence for finding in findings if finding.tone == "warning"]
+    best = ranking.best.label if ranking.best else ""
+    cautions = [finding for finding in findings if finding.tone == "warning"]
+    cautions.sort(key=lambda one: not (one.rule == "one-class" and best in one.about) or results.study.smoke)
+    warnings = [one.sentence for one in cautions]
     complete = f"Nothing planned is missing: {_trials_words(results, reads)}."
     searched = [finding.sentence for finding in findings if finding.rule in ("winner-bias", "search")]
     closing = (warnings or searched[::-1] or [complete])[0]

@@ -197,10 +197,12 @@ def _confirmation(
     )
 
 
+ROUNDING = 1e-12
+"""Below this a difference of means is that of equal scores."""
 UNEQUAL = 1.25
 """From this ratio between the most and the fewest epochs of two searches on, their budgets count as unequal."""
 
-Conclusion = Literal["unfinished", "nothing", "own", "unconfirmed", "alone", "better", "worse"]
+Conclusion = Literal["unfinished", "nothing", "own", "unconfirmed", "alone", "better", "worse", "as good"]
 
 
 def search_findings(searches: Sequence[SearchSummary]) -> list[Finding]:
@@ -231,6 +233,8 @@ def _conclusion(search: SearchSummary) -> Conclusion:
     if confirmation.gain is None:
         return "alone"
     gain = confirmation.gain.difference.mean
+    if abs(gain) < ROUNDING:
+        return "as good"
     return "better" if (gain < 0 if search.direction == "minimize" else gain > 0) else "worse"
 
 
@@ -295,6 +299,8 @@ def _gain_words(search: SearchSummary) -> str:
     if confirmation is None or confirmation.gain is None:
         return ""
     gain = confirmation.gain.difference
+    if _conclusion(search) == "as good":
+        return ", as the study's own settings do"
     by, p = amount(search.goal, gain.mean), confirmation.gain.p
     than = f"{_conclusion(search)} than the study's own settings"
     if p is None:
@@ -355,6 +361,8 @@ def _sentence_alike(group: Sequence[SearchSummary]) -> str:
             _mean(search, known.chosen.mean) for search in group if (known := search.confirmation) and known.chosen
         ]
         return f"Fresh repeats of what {lower} chose give a {metric} of {listing(fresh)} on average."
+    if conclusion == "as good":
+        return f"On fresh repeats, what {lower} chose has on average the {metric} of the study's own settings."
     return (
         f"On fresh repeats, what {lower} chose has on average a {conclusion} {metric} than the study's own settings"
         f"{', and whether it is so beyond chance is open' if _is_open(group[0]) else ''}: "
@@ -400,7 +408,7 @@ def which(search: SearchSummary) -> str:
 
 def winner_bias_findings(searches: Sequence[SearchSummary]) -> list[Finding]:
     """Say how far the score of each search's best trial was from what fresh repeats of its settings give."""
-    known = [one for one in searches if one.confirmation and one.confirmation.chosen and _off(one) is not None]
+    known = [one for one in searches if one.confirmation and one.confirmation.chosen and abs(_off(one) or 0) > ROUNDING]
     alike = _grouped(known, lambda search: ((_off(search) or 0.0) > 0, _promised(search)))
     return [_biased(group[0]) if len(group) == 1 else _biased_alike(group) for group in alike]
 

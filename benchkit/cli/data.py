@@ -240,9 +240,11 @@ def _print_manifest(manifest: Manifest) -> None:
 def _classes(manifest: Manifest) -> str:
     """Return how many classes there are, with the training images of each, or of the smallest and largest of many."""
     counts = dict(zip(manifest.class_names, manifest.splits["train"].class_counts, strict=True))
-    shown = sorted(counts, key=lambda name: counts[name])
-    kept = counts if len(counts) <= MOST_CLASSES else (shown[0], shown[-1])
-    return f"{len(counts):,}, training images: " + ", ".join(f"{name} {counts[name]:,}" for name in kept)
+    shown = [f"{name} {count:,}" for name, count in counts.items()]
+    if len(counts) > MOST_CLASSES:
+        least, most = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
+        shown = [f"{counts[least]:,} ({least}) to {counts[most]:,} ({most})"]
+    return f"{len(counts):,}, training images: {', '.join(shown)}"
 
 
 @contextmanager

@@ -69,7 +69,8 @@ def predict(
 ) -> None:
     """Say which class the model in DIR sees in each PHOTO, and with what probability.
 
-    Photos are read as the study's data were: upright, on white, in the model's size. No code in DIR is run.
+    Photos are read as the study's data were: upright, on white, in the model's size. Those that cannot be
+    read are named at the end. No code in DIR is run.
     """
     from benchkit.export.described import load_exported
     from benchkit.export.prediction import photos_in
@@ -84,5 +85,8 @@ def predict(
             chances = [f"{chance:.6f}" for chance in one.probabilities]
             writer.writerow((one.photo, one.name, f"{max(one.probabilities):.6f}", *chances))
         return
-    rows = [(one.photo, one.name, f"{max(one.probabilities):.1%}") for one in found]
-    print_table(("photo", "class", "probability"), rows)
+    rows: list[tuple[object, ...]] = []
+    try:
+        rows.extend((one.photo, one.name, f"{max(one.probabilities):.1%}") for one in found)
+    finally:
+        print_table(("photo", "class", "probability"), rows)

@@ -70,10 +70,15 @@ def seen(image: Image.Image, channels: int) -> tuple[Image.Image, list[str]]:
     return (image.transpose(_TURNS[turn]) if turn != 1 else image), done
 
 
-def losses(image: Image.Image, *, deep: bool) -> Iterator[str]:
-    """Yield what any rules leave out of an image, by name; `deep` says whether its channels had 16 bits."""
+def losses(image: Image.Image, *, deep: bool, dark: bool) -> Iterator[str]:
+    """Yield what any rules leave out of an image, by name.
+
+    `deep` says whether its channels had 16 bits, `dark` whether next to nothing is left of them.
+    """
     if deep:
         yield "deep"
+    if dark:
+        yield "dark"
     if getattr(image, "is_animated", False) and image.format != "MPO":  # an MPO's first picture is the photograph
         yield "animation"
 

@@ -178,6 +178,18 @@ def absence_warning(facts: Mapping[str, Any]) -> str:
     return f"{facts['name']}: {'; '.join(absent)}" if absent else ""
 
 
+TORN = (
+    "Validation images are drawn from train one by one, so that both have images of the same groups; own images "
+    "that are prepared again (--replace) get a val split of whole groups."
+)
+
+
+def warnings_of(facts: Mapping[str, Any]) -> list[str]:
+    """Return a sentence on each: unbalanced classes, classes that a split lacks, and groups that validation tears."""
+    torn = f"{facts['name']}: {TORN}" if TORN in facts["notes"] else ""
+    return [words for words in (balance_warning(facts), absence_warning(facts), torn) if words]
+
+
 def facts_of(ref: PluginRef, splits: Splits) -> dict[str, Any]:
     """Return the facts of a prepared data set as plain values; counts are those of the whole splits."""
     named = splits.named
@@ -383,7 +395,8 @@ def _check_sizes(settings: DataSettings, val: int, train: int, test: int) -> Non
         raise DataError(
             "the data set has fewer images than the study asks for",
             problems=problems,
-            hint="ask for fewer; a train_size or test_size of 0 takes all that are left",
+            hint="ask for fewer; a train_size or test_size of 0 takes all that are left, a val_size of 0 all of a val "
+            "split (of own images data.val_fraction is its share)",
         )
 
 

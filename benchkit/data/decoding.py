@@ -58,6 +58,8 @@ DECODING = 2
 
 1: mode by mode as Pillow converts it, sideways and without alpha. 2: as a person sees it (`benchkit.data.appearance`).
 """
+DARK = 16
+"""Of 256 levels of grey, the one below which an image of 16 bits used the lower 12 of them at most."""
 _TREATMENTS = {
     "orientation": "with an EXIF orientation, which is not applied",
     "turned": "turned as their EXIF data say",
@@ -66,6 +68,7 @@ _TREATMENTS = {
     "transparency": "with an alpha channel or a transparent colour, which is dropped",
     "white": "with transparency, laid on white",
     "deep": "of 16 bits a channel, of which the upper 8 are used",
+    "dark": "of these with values in the lower 12 bits alone, so all but black: spread them over 16, or save 8 bits",
     "animation": "with several frames, of which the first is used",
 }
 
@@ -113,7 +116,7 @@ def decode_images(
                 shown, done = (seen if rules > 1 else _converted)(image, out.shape[3])
                 fitted = _fitted(shown, index, out.shape[1:3], fit if resize else None)
                 out[index] = np.asarray(fitted, dtype=np.uint8).reshape(out.shape[1:])
-                done += losses(image, deep=deep)
+                done += losses(image, deep=deep, dark=deep and int(out[index].max()) < DARK)
             return hashlib.sha256(out[index]).digest(), "", done
         except _UNREADABLE as error:
             return b"", _problem(files[index], error), []

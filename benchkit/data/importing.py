@@ -75,11 +75,12 @@ class ClassFolders:
         return [label for label, name in enumerate(self.class_names) for _ in classes.get(name, ())]
 
 
-def find_class_folders(source: Path, *, lenient: bool = False) -> ClassFolders:
+def find_class_folders(source: Path, *, lenient: bool = False, least: int = 0) -> ClassFolders:
     """Return the images below `source`: `[train|val|test]/CLASS/**/IMAGE`.
 
     A folder that only wraps another one, as archives often do, is looked through. Links are followed, each folder once.
-    Hidden files are not seen. `training`, `valid`, `validation` and `testing` are understood too.
+    Hidden files are not seen. Nothing is wrong with a class of fewer than `least` images, which the caller leaves out.
+    `training`, `valid`, `validation` and `testing` are understood too.
 
     Raises:
         DataError: no class folders, a class without images, or classes that differ between splits; all are named.
@@ -89,7 +90,7 @@ def find_class_folders(source: Path, *, lenient: bool = False) -> ClassFolders:
         if not source.is_dir():
             raise DataError(f"{source} is {'no folder' if source.exists() else 'not there'}", hint=_EXPECTED)
         folder = _unwrapped(source)
-        layout = _layout(folder, _split_folders(folder) or {"all": folder})
+        layout = _layout(folder, _split_folders(folder) or {"all": folder}, least)
     except OSError as error:
         raise DataError(f"{source} cannot be read: {error}") from error
     if not layout.class_names:
@@ -135,9 +136,9 @@ def _split_folders(folder: Path) -> dict[str, Path]:
     return splits
 
 
-def _layout(folder: Path, splits: Mapping[str, Path]) -> ClassFolders:
+def _layout(folder: Path, splits: Mapping[str, Path], least: int) -> ClassFolders:
     by_split: dict[str, dict[str, tuple[Path, ...]]] = {}
-    left_out, problems = Counter[str](), []
+    left_out, problems, of_class = Counter[str](), list[str](), list[tuple[str, str]]()
     for split, path in splits.items():
         by_split[split] = {}
         for name, class_folder in _folders(path).items():
@@ -149,14 +150,18 @@ def _layout(folder: Path, splits: Mapping[str, Path]) -> ClassFolders:
             by_split[split][name] = images
             if not images:
                 ended = ", ".join(f"{n:,} {why}" for why, n in sorted(Counter(map(_ending, others)).items()))
-                problems.append(f"{class_folder}: no images{f' ({ended})' if ended else ''}")
+                of_class.append((name, f"{class_folder}: no images{f' ({ended})' if ended else ''}"))
         for child in path.iterdir():
             if child.is_file() and not _hidden(child.name):
                 left_out["in no class folder"] += 1
             elif child.name.startswith(".") and child.is_dir() and (images := _parted(_walk(child))[0]):
                 left_out[f"in the hidden folder {child.name}"] += len(images)
     layout = ClassFolders(folder=folder, splits=by_split)
-    return replace(layout, left_out=left_out, problems=(*problems, *_differences(layout)))
+    images_of = Counter({name: sum(len(c.get(name, ())) for c in by_split.values()) for name in layout.class_names})
+    problems += [line for name, line in (*of_class, *_missing(layout)) if images_of[name] >= least]
+    if len(layout.class_names) == 1:
+        problems.append(f"{folder}: only one class, {layout.class_names[0]!r}; a classifier needs two or more")
+    return replace(layout, left_out=left_out, problems=tuple(problems))
 
 
 def _parted(files: list[Path]) -> tuple[tuple[Path, ...], list[Path]]:
@@ -176,17 +181,15 @@ def _ending(file: Path) -> str:
     return f"ending in {suffix}{unread}" if suffix else "without an ending"
 
 
-def _differences(layout: ClassFolders) -> Iterator[str]:
-    """Yield a line for every class that a split lacks, and one where there is a single class."""
+def _missing(layout: ClassFolders) -> Iterator[tuple[str, str]]:
+    """Yield each class that a split lacks, and a line on it."""
     names = layout.class_names
     for split, classes in layout.splits.items():
         where = layout.folder if split == "all" else layout.folder / split
         for name in names:
             if name not in classes:
                 meant = nearest(name, classes) if len(names) <= MOST_COMPARED else ""
-                yield f"{where}: class {name!r} is missing{meant}"
-    if len(names) == 1:
-        yield f"{layout.folder}: only one class, {names[0]!r}; a classifier needs two or more"
+                yield name, f"{where}: class {name!r} is missing{meant}"
 
 
 def _unwrapped(folder: Path) -> Path:

@@ -18,7 +18,8 @@ from benchkit.study.settings import Settings
 class ChosenTrial:
     """The trial whose weights are exported, its condition and settings, and why it is this one.
 
-    `estimate` is the condition's mean of `metric`, the study's main one, over its repeats.
+    `estimate` is the condition's mean of `metric`, the study's main one, over its repeats. `among` is of how many
+    conditions it is the best, 1 where it was asked for.
     """
 
     condition: Condition
@@ -27,6 +28,7 @@ class ChosenTrial:
     metric: str
     estimate: Estimate
     why: str
+    among: int = 1
 
 
 def choose(results: StudyResults, label: str = "") -> ChosenTrial:
@@ -59,6 +61,7 @@ def choose(results: StudyResults, label: str = "") -> ChosenTrial:
         metric=metric,
         estimate=mean,
         why=f"{chosen};{of}",
+        among=1 if label else len(rank(results, metric).rows),
     )
 
 

@@ -19,8 +19,8 @@ from benchkit.storage import decode
 from benchkit.study.settings import PluginRef
 
 FORMAT = 1
-DESCRIPTION, WEIGHTS = "model.json", "model.safetensors"
-"""The files with a model's description and its parameters and buffers."""
+DESCRIPTION, WEIGHTS, ONNX = "model.json", "model.safetensors", "model.onnx"
+"""The files with a model's description, its parameters and buffers, and both as ONNX where that is asked for."""
 
 PRETRAINED = ("pretrained", "pretrained_url")
 """Options of timm's models that say where a training began: an exported one brings its weights along."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import warnings
 from pathlib import Path
 
@@ -11,11 +12,10 @@ import torch
 from torch import nn
 
 from benchkit.errors import DataError, first_line
-from benchkit.export.described import Exported, load_exported
+from benchkit.export.described import ONNX, Exported, load_exported
 from benchkit.export.prediction import input_of
 from benchkit.registry import Registry
 
-NAME = "model.onnx"
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
 TOLERANCE = 1e-4
 """How far logits may be from PyTorch's, absolutely and relative to theirs."""
@@ -43,14 +43,14 @@ def write_onnx(folder: Path, registry: Registry) -> str:
     """Write an exported model beside its other files as ONNX and return the file's path.
 
     It takes float32 (N, C, H, W) in 0..255 of the size that the model sees, N as it comes, and has the normalisation in
-    it. Raise `DataError` where the packages are missing, PyTorch cannot export the network, or its logits of random
-    images differ from PyTorch's by more than `TOLERANCE`.
+    it; its metadata name the classes. Raise `DataError` where the packages are missing, PyTorch cannot export the
+    network, or its logits of random images differ from PyTorch's by more than `TOLERANCE`.
     """
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise DataError(f"ONNX needs {', '.join(missing)}", hint="pip install 'benchkit[onnx]'")
     exported, model = load_exported(folder, registry)
-    whole, file = _FromPixels(model, exported).eval(), folder / NAME
+    whole, file = _FromPixels(model, exported).eval(), folder / ONNX
     images = 255 * torch.rand(3, *exported.image.input_shape, generator=torch.Generator().manual_seed(0))
     try:
         with warnings.catch_warnings():
@@ -73,6 +73,11 @@ def write_onnx(folder: Path, registry: Registry) -> str:
             f"PyTorch cannot export this network as ONNX: {type(error).__name__}: {first_line(error)}"
         ) from error
     _held_to(whole, images, file)
+    described = {"class_names": json.dumps(exported.class_names), "pixels": "float32, 0 to 255, normalised within"}
+    onnx = importlib.import_module("onnx")
+    proto = onnx.load(file)
+    onnx.helper.set_model_props(proto, described)
+    onnx.save(proto, file)
     return str(file)
 
 

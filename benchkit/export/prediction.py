@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from benchkit.analysis.wording import count
-from benchkit.data.decoding import DECODING, IMAGE_SUFFIXES, Fit, decode_images
+from benchkit.data.decoding import DECODING, IMAGE_SUFFIXES, Decoded, Fit, decode_images
 from benchkit.errors import DataError
 from benchkit.export.described import Exported
 from benchkit.train.batches import InputTransform
@@ -45,24 +45,39 @@ def _images(folder: Path) -> list[Path]:
 
 
 def predict(model: nn.Module, exported: Exported, photos: Sequence[Path]) -> Iterator[Prediction]:
-    """Yield what a model says of photos, in their order; raise `DataError` with all that cannot be read."""
+    """Yield what a model says of photos, in their order; at the end raise `DataError` with all that cannot be read."""
+    problems: list[str] = []
     for start in range(0, len(photos), exported.batch):
         part = photos[start : start + exported.batch]
-        chances = torch.softmax(torch.from_numpy(logits_of(model, exported, pixels_of(exported, part))).double(), 1)
-        for photo, row in zip(part, chances, strict=True):
+        pixels, decoded = _decoded(exported, part)
+        problems += decoded.problems
+        read = [place for place, digest in enumerate(decoded.digests) if digest]
+        if not read:
+            continue
+        chances = torch.softmax(torch.from_numpy(logits_of(model, exported, pixels[read])).double(), 1)
+        for photo, row in zip([part[place] for place in read], chances, strict=True):
             name = exported.class_names[int(row.argmax())]
             yield Prediction(photo=photo, name=name, probabilities=tuple(row.tolist()))
+    _refuse(problems)
 
 
 def pixels_of(exported: Exported, photos: Sequence[Path]) -> np.ndarray:
     """Return photos as the study's data set would hold them, uint8 (N, H, W, C)."""
+    pixels, decoded = _decoded(exported, photos)
+    _refuse(decoded.problems)
+    return pixels
+
+
+def _decoded(exported: Exported, photos: Sequence[Path]) -> tuple[np.ndarray, Decoded]:
     rule = exported.image
     pixels = np.zeros((len(photos), rule.height, rule.width, rule.channels), np.uint8)
     fit: Fit = next((one for one in get_args(Fit) if one == rule.fit), "squash")
-    decoded = decode_images(photos, pixels, what="reading photos", resize=True, fit=fit, rules=DECODING)
-    if decoded.problems:
-        raise DataError(f"{count(len(decoded.problems), 'photo')} cannot be read", problems=decoded.problems)
-    return pixels
+    return pixels, decode_images(photos, pixels, what="reading photos", resize=True, fit=fit, rules=DECODING)
+
+
+def _refuse(problems: Sequence[str]) -> None:
+    if problems:
+        raise DataError(f"{count(len(problems), 'photo')} cannot be read", problems=problems)
 
 
 @torch.inference_mode()

@@ -20,7 +20,7 @@ from benchkit import __version__
 from benchkit.data.dataset import load_data, select
 from benchkit.errors import BenchkitError, DataError, PluginError
 from benchkit.export.choice import ChosenTrial
-from benchkit.export.described import DESCRIPTION, PRETRAINED, WEIGHTS, Exported, ImageRule, network_of, ready
+from benchkit.export.described import DESCRIPTION, ONNX, PRETRAINED, WEIGHTS, Exported, ImageRule, network_of, ready
 from benchkit.export.source import ModelSource, source_of
 from benchkit.ledger.trials import TrialFolder
 from benchkit.protocols import Splits
@@ -33,6 +33,8 @@ from benchkit.study.settings import PluginRef, Settings
 from benchkit.train.evaluate import images_at_once
 from benchkit.train.placement import images_for
 
+USUAL_SCORES = ("val.accuracy", "test.accuracy", "test.loss")
+"""What a card says of the very model, beside the study's main metric."""
 CARD, SCRIPT, WRONG = "README.md", "predict.py", "misclassified.csv"
 
 
@@ -68,7 +70,8 @@ def export(results: StudyResults, choice: ChosenTrial, registry: Registry, root:
     (out / DESCRIPTION).write_text(json.dumps(encode(exported), indent=2) + "\n", encoding="utf-8")
     (out / SCRIPT).write_text(_rendered("predict.py.j2", exported, source), encoding="utf-8")
     notes = list(missing)
-    (out / WRONG).unlink(missing_ok=True)
+    for other in (WRONG, ONNX):  # of a model that was here before
+        (out / other).unlink(missing_ok=True)
     if splits is not None:
         notes += _wrong_images(choice, exported, splits, _folder(choice.settings, results, registry, root), out / WRONG)
     (out / CARD).write_text(_rendered("README.md.j2", exported, source), encoding="utf-8")
@@ -148,13 +151,14 @@ def _facts(results: StudyResults, choice: ChosenTrial, data: Mapping[str, Any]) 
         "key": choice.condition.key,
         "repeat": choice.trial.index,
         "why": choice.why,
+        "chosen_among": choice.among,
         "metric": choice.metric,
         "mean": mean.mean,
         "low": mean.low,
         "high": mean.high,
         "n": mean.n,
         "confidence": mean.confidence,
-        "scores": {name: choice.trial.value(name) for name in ("val.accuracy", "test.accuracy", "test.loss")},
+        "scores": {name: choice.trial.value(name) for name in dict.fromkeys((choice.metric, *USUAL_SCORES))},
         "test_images": outcome.metrics["test"].n if outcome and "test" in outcome.metrics else 0,
         "epochs": len(choice.trial.history),
         "selected_epoch": outcome.selected_epoch if outcome else 0,

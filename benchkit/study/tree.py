@@ -39,6 +39,15 @@ MOST_LINES = 50
 MOST_LETTERS = 120
 """The most letters of a wrong value that a problem quotes."""
 
+ELSEWHERE = {
+    **{key: f"train.{key}" for key in ("epochs", "batch_size", "optimizer", "schedule", "loss")},
+    **{key: f"report.{key}" for key in ("metric", "metrics", "figures")},
+    **{key: f"data.{key}" for key in ("val_size", "train_size", "test_size", "image_size", "normalize")},
+    **{"lr": "train.optimizer.lr", "max_lr": "train.schedule.max_lr", "norm": "model.norm"},
+    **{key: f"the regularizer {key.replace('_', '-')!r}" for key in ("weight_decay", "dropout", "grad_clip")},
+}
+"""Keys that are looked for in other places than theirs, and where they stand."""
+
 
 class Problems:
     """The problems noted so far, each a line `where: what is wrong`, each once."""
@@ -72,7 +81,8 @@ class Problems:
 
     def unknown(self, where: str, key: str, known: Sequence[str]) -> None:
         """Note a key that does not exist, with what does."""
-        self.add(f"{where}.{key}" if where else key, f"unknown key{nearest(key, known)}; known: {', '.join(known)}")
+        meant = nearest(key, known) or (f" (did you mean {ELSEWHERE[key]}?)" if key in ELSEWHERE else "")
+        self.add(f"{where}.{key}" if where else key, f"unknown key{meant}; known: {', '.join(known)}")
 
 
 def quoted(value: Any) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchkit.analysis.candidates import Standing
-from benchkit.data.dataset import balance_warning
+from benchkit.data.dataset import warnings_of
 from benchkit.errors import DataError
 from benchkit.ledger import Ledger
 from benchkit.ledger.readback import confirm_conditions, ledger_to_read
@@ -171,7 +171,7 @@ def _probes(
     grid = [condition for condition in left if condition.kind == "grid"]
     try:
         data = prepare(plan, registry, request.data_root)
-        for words in filter(None, map(balance_warning, data["sets"])):
+        for words in (words for one in data["sets"] for words in warnings_of(one)):
             say(f"warning: {words}")
         timed = (grid or left)[:MOST_PROBES]
         named = f"{timed[0].display_label}{f' and {len(timed) - 1} more' if len(timed) > 1 else ''}"

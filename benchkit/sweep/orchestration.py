@@ -13,13 +13,13 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from benchkit.data.dataset import (
-    absence_warning,
-    balance_warning,
+    TORN,
     check_selection,
     facts_of,
     load_data,
     maker_warning,
     naming,
+    warnings_of,
 )
 from benchkit.errors import TrainingError
 from benchkit.ledger import Ledger
@@ -185,7 +185,7 @@ def _registered(
     if shared := shared_disk(request.workspace):
         say(f"the workspace is on a disk that machines share ({shared}): {SHARED_WORDS[is_on_server(request.storage)]}")
     data = prepare(plan, registry, request.data_root)
-    told = (tell(one) for one in data["sets"] for tell in (balance_warning, absence_warning))
+    told = (words for one in data["sets"] for words in warnings_of(one))
     makers = (
         maker_warning(registry.resolve("datasets", one["name"])[0], one.get("source", "")) for one in data["sets"]
     )
@@ -323,7 +323,10 @@ def prepare(plan: Plan, registry: Registry, root: Path) -> dict[str, Any]:
             for settings in (settings for settings in asked if settings.dataset == ref):
                 check_selection(splits, settings, plan.study.seed)
         own = registry.resolve("datasets", ref.name)[0].is_own
-        sets.append({**facts_of(ref, splits), **({"source": splits.source} if splits.source and not own else {})})
+        facts = facts_of(ref, splits)
+        if splits.val is None and splits.train.groups is not None and not all(one.folds for one in asked):
+            facts["notes"].append(TORN)
+        sets.append({**facts, **({"source": splits.source} if splits.source and not own else {})})
     return {**sets[0], "sets": sets}
 
 

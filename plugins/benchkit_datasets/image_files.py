@@ -92,7 +92,7 @@ def write_files(
     if reading.skip_broken:
         files, broken, emptied = _readable(files, reading.rules)
         faults["classes"] += emptied
-    files, few = _without_small(files, reading.least_per_class)
+    files, few = _without_small(files, found.classes, reading.least_per_class)
     if few and len({file.label for file in files}) < 2:
         faults["classes"].append(f"fewer than two classes have {reading.least_per_class} images (data.least_per_class)")
     division = divide(files)
@@ -111,11 +111,14 @@ def write_files(
     problems = [problem for part in decoded.values() for problem in part.problems]
     faults["sizes"] = [problem for problem in problems if problem.partition(": ")[0] in odd]
     faults["broken"] = [problem for problem in problems if problem.partition(": ")[0] not in odd]
-    leaks, twice = _duplicates(splits, decoded)
+    leaks, twice, differing = _duplicates(splits, decoded)
     faults["duplicates"] = [] if reading.allow_duplicates else leaks
     if any(faults.values()):
         raise _refusal(found, faults, shape, division.least)
     notes = [*_left_out(broken, few, reading), *division.notes, *sized]
+    if differing:
+        told = ", ".join(listed(differing, 4))
+        notes.append(f"Images that are in two classes, pixel for pixel: {len(differing):,}, {told}.")
     if leaks:
         notes.append(f"Images found in more than one split, pixel for pixel: {len(leaks):,}.")
     if twice:
@@ -162,13 +165,21 @@ def _left_out(broken: Sequence[ImageFile], few: Mapping[str, int], reading: Imag
 
 def _refusal(found: Found, faults: Mapping[str, list[str]], shape: tuple[int, int, int], least: int) -> DataError:
     """Return the error that says what is wrong, how many of each kind, and what helps against each."""
+    labels = {file.label for file in found.files}
     kinds = {
-        "classes": ("classes that do not fit", "give each split the same classes, each with two images or more"),
+        "classes": (
+            "classes that do not fit",
+            "give each split the same classes, each with two images or more"
+            + ", or set data.least_per_class = 1 to leave empty ones out" * bool(set(found.classes) - labels),
+        ),
         "small": (
             "classes too small to be split",
             f"set data.least_per_class = {least} to leave classes of fewer than {least} images out, or add images",
         ),
-        "torn": ("groups that are in several splits", "give all images of a group the same split"),
+        "torn": (
+            "groups that are in several splits",
+            "give all images of a group the same split; with data.group, names that are the same up to it are a group",
+        ),
         "sizes": (
             f"images that are not {shape[0]}x{shape[1]} (height x width) like most",
             "set data.size = 64, for example, to resize all images to 64x64 pixels once",
@@ -214,9 +225,11 @@ def _readable(files: Sequence[ImageFile], rules: int) -> tuple[tuple[ImageFile, 
     return whole, broken, emptied
 
 
-def _without_small(files: Sequence[ImageFile], least: int) -> tuple[tuple[ImageFile, ...], dict[str, int]]:
+def _without_small(
+    files: Sequence[ImageFile], classes: Iterable[str], least: int
+) -> tuple[tuple[ImageFile, ...], dict[str, int]]:
     """Return the files of classes that have `least` or more, and the sizes of the other classes by name."""
-    counts = Counter(file.label for file in files)
+    counts = Counter({**dict.fromkeys(classes, 0), **Counter(file.label for file in files)})
     few = {name: count for name, count in sorted(counts.items()) if count < least}
     return tuple(file for file in files if file.label not in few), few
 
@@ -239,20 +252,24 @@ def _shape(files: Sequence[Path], reading: ImageReading) -> tuple[tuple[int, int
     return (*usual, reading.channels), odd, []
 
 
-def _duplicates(splits: Mapping[str, Iterable[ImageFile]], decoded: Mapping[str, Decoded]) -> tuple[list[str], int]:
-    """Return a line for each image of a split that an earlier split has too, and how many train has more than once."""
-    first: dict[bytes, tuple[str, Path]] = {}
-    leaks, twice = [], 0
+def _duplicates(
+    splits: Mapping[str, Iterable[ImageFile]], decoded: Mapping[str, Decoded]
+) -> tuple[list[str], int, list[str]]:
+    """Return lines on images that an earlier split has, how many train has twice, and lines on those of two classes."""
+    first: dict[bytes, tuple[str, ImageFile]] = {}
+    leaks, twice, differing = list[str](), 0, list[str]()
     for split, files in splits.items():
         for file, digest in zip(files, decoded[split].digests, strict=True):
             if not digest:
                 continue
-            where, other = first.setdefault(digest, (split, file.path))
+            where, other = first.setdefault(digest, (split, file))
+            if other.label != file.label:
+                differing.append(f"{other.name} and {file.name}")
             if where != split:
-                leaks.append(f"{other} ({where}) and {file.path} ({split})")
-            elif other != file.path and split == "train":
+                leaks.append(f"{other.path} ({where}) and {file.path} ({split})")
+            elif other.path != file.path and split == "train":
                 twice += 1
-    return leaks, twice
+    return leaks, twice, differing
 
 
 def by_class(files: Iterable[ImageFile]) -> tuple[ImageFile, ...]:

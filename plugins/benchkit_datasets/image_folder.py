@@ -45,14 +45,15 @@ def image_folder(
     Without a test folder, train gives `test_fraction` of its images to test and `val_fraction` to val (0: val is drawn
     from train for a study), by a hash of `seed` and each file's name, so that adding a file moves no other one; a class
     that a split would lack is filled up. All is written to `split.csv` beside the prepared set; files that stand in it,
-    or in the list `split`, stay where it says. `group` keeps files together whose names are the same up to this text.
-    `least_per_class` leaves smaller classes out. `size` resizes to `size` x `size` pixels, 0 keeps the size that all
-    images have (if they are of many, they become 64 x 64); `fit` says how images that are no squares become some:
-    squash does not keep the aspect, crop takes the largest square in the middle, pad adds black at two sides.
-    `channels` is 3 for RGB or 1 for grey. `skip_broken` leaves out images that cannot be read, which is noted. When the
-    files change, the set is prepared again; when they are gone, the prepared set is served. `rules` 2 is as said, and
-    reads images as a person sees them: upright, on white, CMYK by its profile, the upper 8 of 16 bits; 1 reads and
-    splits as earlier versions did; 0 is 2, but a set that an earlier version prepared is served as it is.
+    or in the list `split`, stay where it says. `group` keeps files together whose names are the same up to this text,
+    "/" those of a folder below their class's. `least_per_class` leaves smaller classes out. `size` resizes to `size` x
+    `size` pixels, 0 keeps the size that all images have (if they are of many, they become 64 x 64); `fit` says how
+    images that are no squares become some: squash does not keep the aspect, crop takes the largest square in the
+    middle, pad adds black at two sides. `channels` is 3 for RGB or 1 for grey. `skip_broken` leaves out images that
+    cannot be read, which is noted. When the files change, the set is prepared again; when they are gone, the prepared
+    set is served. `rules` 2 is as said, and reads images as a person sees them: upright, on white, CMYK by its profile,
+    the upper 8 of 16 bits; 1 reads and splits as earlier versions did; 0 is 2, but a set that an earlier version
+    prepared is served as it is.
 
     Raises:
         DataError: unreadable images, several sizes, classes that are empty, too small or differ between splits, or the
@@ -63,7 +64,7 @@ def image_folder(
     path = Path(source).expanduser().resolve()
 
     origin = listing_digest(path) if path.exists() else ""
-    find = partial(_class_folders, path, rules != 1)
+    find = partial(_class_folders, path, rules != 1, least_per_class)
     own = Source(
         name="image-folder", path=path, origin=origin, find=find, split=split, licence=licence, citation=citation
     )
@@ -81,9 +82,9 @@ def image_folder(
 
 
 @contextmanager
-def _class_folders(path: Path, plain: bool, scratch: Path) -> Iterator[Found]:
+def _class_folders(path: Path, plain: bool, least: int, scratch: Path) -> Iterator[Found]:
     with unpacked(path, scratch) as folder:
-        yield _found(find_class_folders(folder, lenient=True), plain=plain)
+        yield _found(find_class_folders(folder, lenient=True, least=least), plain=plain)
 
 
 def _found(layout: ClassFolders, *, plain: bool) -> Found:

@@ -99,6 +99,12 @@ def _is_there(file: Path) -> bool:
 def _listed(path: Path, scratch: Path) -> Iterator[Found]:
     """Yield the images of a list; raise `DataError` with all lines that cannot be used, and all missing files."""
     lines = _lines(path)
+    if len(lines) > 1 and not any(_is_there(line.file(path.parent)) for line in lines):
+        raise DataError(
+            f"{path}: none of the {len(lines):,} files that it lists is there",
+            problems=[f"line {lines[0].number}: {lines[0].file(path.parent)} is not there"],
+            hint=f"paths, with their endings, are told from {path.parent}; {LAYOUT}",
+        )
     splits = {line.fields["split"].lower() for line in lines}
     first: dict[str, _Line] = {}
     problems, files, repeated = [], [], 0
@@ -132,6 +138,8 @@ def _listed(path: Path, scratch: Path) -> Iterator[Found]:
             hint=f"paths are told from {path.parent}; {LAYOUT}",
         )
     notes = [f"Lines of the list that repeat another one: {repeated:,}."] if repeated else []
+    if unused := [name for name in lines[0].fields if name not in COLUMNS]:
+        notes.append(f"Columns of the list that are not used: {', '.join(listed(unused))}.")
     yield Found(place=path, files=by_class(files), classes=(), problems=_lone(files), notes=tuple(notes))
 
 

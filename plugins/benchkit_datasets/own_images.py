@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from benchkit import DataError, Splits
-from benchkit.preparation import About, Draft, prepare, prepared_folder
+from benchkit.preparation import About, Draft, listed, prepare, prepared_folder
 from benchkit_datasets.image_files import FITS, Division, Found, ImageFile, ImageReading, write_files
 from benchkit_datasets.splitting import (
     FILE_NAME,
@@ -18,6 +18,7 @@ from benchkit_datasets.splitting import (
     divided,
     read_split_list,
     torn_groups,
+    with_groups,
     write_split_list,
 )
 
@@ -70,8 +71,9 @@ def serve(
         place = listed_in or (before if before.is_file() else None)
         known = read_split_list(place) if place else SplitList()
         with source.find(draft.scratch) as found:
+            absent = _absent(listed_in, known, found)
             names, notes = write_files(draft, found, reading, _dividing(draft, reading, splitting, known))
-        return About(class_names=names, licence=source.licence, citation=source.citation, notes=notes)
+        return About(class_names=names, licence=source.licence, citation=source.citation, notes=[*notes, *absent])
 
     origin = source.origin
     if origin and listed_in and listed_in.is_file():
@@ -94,27 +96,47 @@ def _check(name: str, reading: ImageReading, splitting: Splitting) -> None:
         )
 
 
+def _absent(given: Path | None, known: SplitList, found: Found) -> list[str]:
+    """Return a note on names in the list that no image has; raise `DataError` where the `given` list has no other."""
+    listed_names, names = {*known.splits, *known.groups}, {file.name for file in found.files}
+    absent = sorted(listed_names - names)
+    if given and names and not listed_names & names:
+        raise DataError(
+            f"{given}: no image has a name that it lists",
+            problems=[f"listed is, for example, {absent[0]!r}, an image is {min(names)!r}"],
+            hint="write each path as it is told from the folder with the classes or splits",
+        )
+    told = f"Names in the list of splits that no image has: {len(absent):,}, {', '.join(listed(absent, 4))}."
+    return [told] * bool(absent)
+
+
 def _dividing(
     draft: Draft, reading: ImageReading, splitting: Splitting, known: SplitList
 ) -> Callable[[Sequence[ImageFile]], Division]:
-    """Return what divides the files where no folder names test images."""
+    """Return what divides the files: test and val as they are named, else taken from train, with groups whole.
+
+    Where test images are named and there are groups, val is taken too: what a study draws from train would tear them.
+    """
 
     def divide(files: Sequence[ImageFile]) -> Division:
+        if reading.rules != 1:
+            files = with_groups(files, splitting, known)
         named: dict[str, tuple[ImageFile, ...]] = {
             split: tuple(file for file in files if (file.split or "train") == split)
             for split in ("train", "test", "val")
         }
-        if named["test"]:
-            unused = ["The folders name the splits: the list of splits was not used."] * bool(
-                known.splits or known.groups
-            )
+        if named["test"] and (named["val"] or reading.rules == 1 or not any(file.group for file in named["train"])):
+            unused = ["The folders name the splits: the list of splits was not used."] * bool(known.splits)
             return Division(splits=named, torn=tuple(torn_groups(named)), notes=tuple(unused))
         if reading.rules == 1:
             division = _as_before(named["train"], splitting)
         else:
-            division = divided(named["train"], splitting, known, val=not named["val"])
+            free = {name: split for name, split in known.splits.items() if split == "train" or not named[split]}
+            rest = replace(known, splits=free)
+            division = divided(named["train"], splitting, rest, test=not named["test"], val=not named["val"])
             write_split_list(draft, division)
-        return replace(division, splits={**division.splits, **({"val": named["val"]} if named["val"] else {})})
+        splits = {**division.splits, **{split: named[split] for split in ("test", "val") if named[split]}}
+        return replace(division, splits=splits, torn=(*division.torn, *torn_groups(splits)))
 
     return divide
 

@@ -77,22 +77,33 @@ def alike(names: Iterable[str]) -> tuple[list[str], list[str]]:
     return [line for line, count in zip(twice, counts.values(), strict=True) if count > 1], [note] * bool(cased)
 
 
-def divided(files: Sequence[ImageFile], splitting: Splitting, known: SplitList, *, val: bool = True) -> Division:
+def with_groups(files: Iterable[ImageFile], splitting: Splitting, known: SplitList) -> list[ImageFile]:
+    """Return files with the group that is given with them, that the list tells, or that their names do."""
+    return [replace(file, group=g) if (g := _group_of(file, splitting, known)) else file for file in files]
+
+
+def divided(
+    files: Sequence[ImageFile], splitting: Splitting, known: SplitList, *, test: bool = True, val: bool = True
+) -> Division:
     """Return files by split, with their groups: a file in `known` as it says there, each other one by its own hash.
 
     The hash is SHA-256 of the seed and the name of the file, or of its group, as a fraction of its range: test if it is
     below `test_fraction`, val if it is below both shares, else train. A split that then lacks a class takes the file or
     group of the lowest hash (train: of the highest) from a split that can spare it; that is noted. Where there are
     groups and nothing says val's share, it is a tenth of the rest: what a study draws from train would tear them. With
-    `val` False there is no val split.
+    `test` or `val` False there is no such split.
     """
-    files = [replace(file, group=g) if (g := _group_of(file, splitting, known)) else file for file in files]
+    files = with_groups(files, splitting, known)
+    if not test:
+        splitting = replace(splitting, test_fraction=0.0)
     if not val:
         splitting = replace(splitting, val_fraction=0.0)
     elif not splitting.val_fraction and any(file.group for file in files):
         splitting = replace(splitting, val_fraction=(1 - splitting.test_fraction) / 10)
     units, torn = _units(files, splitting, known.splits)
-    wanted = ("test", *(("val",) if splitting.val_fraction else ()), "train")
+    shares = {"test": splitting.test_fraction, "val": splitting.val_fraction}
+    wanted = (*(split for split, share in shares.items() if share), "train")
+    placed = sum(len(u.files) for u in units if u.listed and u.split != _split_of(u.rank, splitting))
     filled, lacking = _filled(units, wanted)
     counts = Counter(file.label for file in files)
     problems = [f"class {name!r}: {_images(counts[name])}{why}" for name, why in lacking]
@@ -100,7 +111,7 @@ def divided(files: Sequence[ImageFile], splitting: Splitting, known: SplitList, 
         split: by_class(chain.from_iterable(unit.files for unit in units if unit.split == split))
         for split in ("train", "test", "val")
     }
-    notes = tuple(_notes(files, splits, splitting, filled))
+    notes = tuple(_notes(files, splits, splitting, filled, placed))
     least = 1 + max((counts[name] for name, _ in lacking), default=0)
     return Division(splits=splits, problems=tuple(problems), torn=tuple(torn), notes=notes, least=least)
 
@@ -133,11 +144,18 @@ def torn_groups(splits: Mapping[str, Iterable[ImageFile]]) -> list[str]:
 
 def _group_of(file: ImageFile, splitting: Splitting, known: SplitList) -> str:
     by_name = _stem(file).partition(splitting.group)[0] if splitting.group else ""
+    by_name = _folder(file) if splitting.group == "/" else by_name
     return file.group or known.groups.get(file.name, "") or by_name
 
 
 def _images(count: int) -> str:
     return f"{count:,} image{'s' * (count != 1)}"
+
+
+def _folder(file: ImageFile) -> str:
+    """Return the name of the folder that an image lies in, "" where that is its class's."""
+    folder = file.name.rpartition("/")[0].rpartition("/")[2]
+    return folder if folder != file.label else ""
 
 
 def _stem(file: ImageFile) -> str:
@@ -187,8 +205,10 @@ def _notes(
     splits: Mapping[str, Sequence[ImageFile]],
     splitting: Splitting,
     filled: Mapping[str, int],
+    placed: int,
 ) -> Iterator[str]:
-    shares = [f"{splitting.test_fraction:g} test"] + [f"{splitting.val_fraction:g} val"] * bool(splitting.val_fraction)
+    named = {"test": splitting.test_fraction, "val": splitting.val_fraction}
+    shares = [f"{share:g} {split}" for split, share in named.items() if share]
     grouped = any(file.group for file in files)
     by = "group, each whole in one split," if grouped else "file"
     counts = ", ".join(f"{len(each):,} {split}" for split, each in splits.items() if each)
@@ -196,6 +216,8 @@ def _notes(
         f"Split by the hash of each {by} with seed {splitting.seed} ({' and '.join(shares)}): {counts}; {FILE_NAME} "
         "beside the prepared set lists all files."
     )
+    if placed:
+        yield f"Images that are where the list of splits says, and not by their hash: {placed:,}."
     if filled:
         moved = ", ".join(f"{count:,} to {split}" for split, count in sorted(filled.items()))
         yield f"Images moved so that no split lacks a class: {moved}."
@@ -203,6 +225,13 @@ def _notes(
         yield (
             "Names look numbered (NAME_1, NAME_2): pictures of one subject may be in several splits, for they are not "
             "grouped (data.group)."
+        )
+    folders = Counter((file.label, _folder(file)) for file in files if _folder(file))
+    several = Counter(label for (label, _), count in folders.items() if count > 1)
+    if not grouped and max(several.values(), default=0) >= 3:
+        yield (
+            f"Images lie in folders of their own ({min(folders)[1]}, ...): those of one subject may be in several "
+            'splits, for they are not grouped (data.group = "/").'
         )
 
 

@@ -72,15 +72,21 @@ def swap_norms(model: nn.Module, name: str, norm: NormFactory) -> tuple[str, ...
             f"the norm of timm's {name!r} cannot be chosen: it has no 2-D batch norm to replace",
             hint="leave model.norm at torch-bn, which keeps the architecture as it is, or choose another model",
         )
-    kept = total = 0
+    kept, total, made = 0, 0, list[nn.Module]()
     for path, old in norms.items():
         new = norm(old.num_features)
         state, ours = old.state_dict(), new.state_dict()
         shared = {key: state[key] for key in state if key in ours and ours[key].shape == state[key].shape}
         new.load_state_dict(shared, strict=False)
         kept, total = kept + len(shared), total + len(ours)
+        made.append(new)
         model.set_submodule(path, _with_activation(old, new))
-    return (f"{len(norms)} batch norms replaced: {kept} of the new norms' {total} tensors carried over",)
+    notes = [f"{len(norms)} batch norms replaced: {kept} of the new norms' {total} tensors carried over"]
+    known = ({str(vars(each)["eps"]) for each in some if "eps" in vars(each)} for some in (norms.values(), made))
+    was, now = map(sorted, known)
+    if now and was != now:
+        notes.append(f"eps of the new norms is {', '.join(now)}, of those replaced it was {', '.join(was)}")
+    return tuple(notes)
 
 
 def _with_activation(old: nn.BatchNorm2d, new: nn.Module) -> nn.Module:

@@ -449,6 +449,10 @@ def with_author_text(inputs: SectionInputs, parts: Sequence[Section]) -> list[Se
     ]
 
 
+FEW = 100
+"""Validation images below which the limits speak of them."""
+
+
 def _limits(inputs: SectionInputs) -> list[Block]:
     """Return what follows for every study from what it trained: on what data, which models, and how often."""
     results = inputs.results
@@ -464,4 +468,8 @@ def _limits(inputs: SectionInputs) -> list[Block]:
         often += "seeds stay open, and so does what other training images would change."
         if results.resampled:
             often = f"Each condition was trained on {times} folds: differences within their spread stay open."
+    scored = (t.outcome.metrics.get("val") for t in results.trials if t.outcome)
+    if (val := min((one.n for one in scored if one), default=FEW)) < FEW:
+        of = f"{100 / val:.1f} points of accuracy"
+        often += f" To choose epochs or settings by, {count(val, 'validation image')} are few: one is {of}."
     return [Paragraph(text=f"The numbers hold for {listing(trained)}; other images and models were not tried. {often}")]

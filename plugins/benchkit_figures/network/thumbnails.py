@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -75,7 +77,7 @@ def with_words(image: np.ndarray, words: str) -> np.ndarray:
     picture = Image.new("RGB", (image.shape[1], image.shape[0] + STRIP), PAPER)
     picture.paste(Image.fromarray(image), (0, 0))
     draw = ImageDraw.Draw(picture)
-    font = ImageFont.load_default(11)
+    font = ImageFont.truetype(Path(str(files("benchkit_templates"))) / "fonts" / "Inter-Regular.ttf", 11)
     middle = (image.shape[1] - draw.textlength(words, font=font)) / 2
     draw.text((middle, image.shape[0] + 1), words, fill=INK, font=font)
     return np.asarray(picture)
