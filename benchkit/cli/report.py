@@ -6,6 +6,7 @@ import atexit
 import gc
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -101,6 +102,19 @@ def _end_quickly() -> None:
         gc.freeze()
 
 
+@contextmanager
+def _spared_collector() -> Iterator[None]:
+    """Look for garbage less often: a large study is a million objects that stay to the end."""
+    before = gc.get_threshold()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
+
+
 MADE = (".html", ".pdf")
 """How the files of reports end."""
 
@@ -151,11 +165,10 @@ def _written(
     groups: list[list[StudyResults]], out: Path, options: ReportOptions, registry: Registry | None
 ) -> Iterator[Written]:
     """Yield what became of the report of each group of studies, which leaves `groups` before it is made."""
-    from benchkit.child import spared_collector
     from benchkit.report.write import write_reports
 
     while groups:
-        with spared_collector():
+        with _spared_collector():
             written = write_reports(groups.pop(0), out, options, registry=registry)
         yield written
 
