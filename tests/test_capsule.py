@@ -17,12 +17,11 @@ from synthetic_results import FACTORIES, HOSTILE, complete, with_search
 import benchkit.capsule.archive
 from benchkit.analysis.summary import summarize
 from benchkit.capsule import CapsuleError, Shown, make_capsule, read_capsule
-from benchkit.capsule.archive import rounded
 from benchkit.capsule.making import study_text
 from benchkit.capsule.reading import results_of
 from benchkit.plan import make_plan
 from benchkit.registry import Registry
-from benchkit.results import StudyResults
+from benchkit.results import StudyResults, rounded
 from benchkit.study import Study
 from benchkit.study.studyfile import find_study, parse_study
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import json
 import math
@@ -16,7 +15,17 @@ from typing import Any, Literal, TypeVar
 
 from benchkit.errors import ReportError
 from benchkit.plan import Condition
-from benchkit.results import Cost, Decision, DeviceRange, EpochRecord, Normalization, SplitMetrics, State, StudyResults
+from benchkit.results import (
+    READ_ON_VAL,
+    SERIES,
+    Cost,
+    Decision,
+    DeviceRange,
+    EpochRecord,
+    Normalization,
+    SplitMetrics,
+    State,
+)
 from benchkit.storage import decode, encode
 
 CAPSULE = "capsule.zip"
@@ -25,13 +34,6 @@ CAPSULE = "capsule.zip"
 FORMAT = "benchkit-capsule"
 SCHEMA = 1
 """The version of the capsule's layout; it grows when a key changes its meaning or goes."""
-
-SERIES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate", "gradient_norm", "seconds")
-"""What a capsule keeps of each epoch, beside the metrics that were read on the validation images."""
-
-READ = "val."
-"""How the names of these metrics start, among all that is noted of an epoch."""
-
 
 OF_TRIAL = ("phase", "index", "attempt", "number", "state", "params", "started", "finished")
 OF_OUTCOME = (
@@ -150,32 +152,9 @@ class Head:
     members: Mapping[str, str]
 
 
-DIGITS = 6
-"""Significant decimal digits of what a capsule keeps of an epoch."""
-
-
-def rounded(results: StudyResults) -> StudyResults:
-    """Return the results with every epoch record rounded to `DIGITS` significant digits; outcomes stay as they are."""
-    trials, earlier = (
-        tuple(dataclasses.replace(trial, history=tuple(_record(record) for record in trial.history)) for trial in group)
-        for group in (results.trials, results.earlier)
-    )
-    return dataclasses.replace(results, trials=trials, earlier=earlier)
-
-
-def _record(record: EpochRecord) -> EpochRecord:
-    shorter = {name: _shorter(getattr(record, name)) for name in SERIES}
-    read = {name: _shorter(value) for name, value in record.observed.items() if name.startswith(READ)}
-    return dataclasses.replace(record, **shorter, observed={**record.observed, **read})  # type: ignore[arg-type]
-
-
-def _shorter(value: float) -> float:
-    return float(f"{value:.{DIGITS}g}")
-
-
 def series_of(history: Sequence[EpochRecord]) -> dict[str, tuple[float, ...]]:
     """Return what a capsule keeps of a trial's epochs, by name; nothing where it has none."""
-    read = dict.fromkeys(name for record in history for name in record.observed if name.startswith(READ))
+    read = dict.fromkeys(name for record in history for name in record.observed if name.startswith(READ_ON_VAL))
     series = {name: tuple(float(getattr(record, name)) for record in history) for name in SERIES if history}
     return series | {name: tuple(record.score(name) for record in history) for name in sorted(read)}
 

@@ -20,9 +20,7 @@ from benchkit.capsule.archive import (
     FORMAT,
     OF_OUTCOME,
     OF_TRIAL,
-    READ,
     SCHEMA,
-    SERIES,
     CapsuleError,
     CapsuleStudy,
     CapsuleTrial,
@@ -34,7 +32,7 @@ from benchkit.capsule.archive import (
 from benchkit.errors import StudyError
 from benchkit.metrics import know_recorded
 from benchkit.plan import PHASES, Condition, planned_looks, typed_settings
-from benchkit.results import PREDICTIONS, EpochRecord, Outcome, SplitMetrics, StudyResults, Trial
+from benchkit.results import PREDICTIONS, READ_ON_VAL, SERIES, EpochRecord, Outcome, SplitMetrics, StudyResults, Trial
 from benchkit.study import Study
 from benchkit.study.studyfile import parse_study
 
@@ -217,7 +215,7 @@ def _result(described: CapsuleStudy, condition: Condition, trial: CapsuleTrial, 
 
 def _history(trial: CapsuleTrial) -> Iterator[EpochRecord]:
     if set(SERIES) <= trial.history.keys():
-        read = [name for name in trial.history if name.startswith(READ)]
+        read = [name for name in trial.history if name.startswith(READ_ON_VAL)]
         places = {epoch: one for one in trial.devices for epoch in range(one.first, one.last + 1)}
         for epoch in range(trial.epochs):
             values = {name: trial.history[name][epoch] for name in SERIES}

@@ -17,7 +17,7 @@ import benchkit
 from benchkit.analysis.changes import change_findings
 from benchkit.analysis.summary import summarize
 from benchkit.capsule import make_capsule, shown_of
-from benchkit.capsule.archive import CAPSULE, rounded
+from benchkit.capsule.archive import CAPSULE
 from benchkit.child import give_back_memory
 from benchkit.errors import ReportError
 from benchkit.registry import Registry
@@ -38,7 +38,7 @@ from benchkit.report.files.exports import (
 from benchkit.report.files.html import check_templates, font_files, render_html, render_print
 from benchkit.report.files.pdf import Attached, PdfPrinter
 from benchkit.report.page_text import private_results
-from benchkit.results import StudyResults
+from benchkit.results import StudyResults, rounded
 from benchkit.storage import encode, mebibytes, write_atomically
 from benchkit.study.studyfile import read_study
 

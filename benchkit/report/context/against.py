@@ -22,13 +22,13 @@ from benchkit.analysis.wording import (
     p_value,
     within_range,
 )
-from benchkit.capsule.archive import rounded
 from benchkit.errors import ReportError, nearest
 from benchkit.report.context.blocks import Block, CodeBlock, Paragraph, Section
 from benchkit.report.context.compose import finding_block, record_of
 from benchkit.report.context.sections import INTERVALS, section, table_block
 from benchkit.report.page_text import private_results
 from benchkit.report.tables.table import ESTIMATE_PARTS, Cell, Column, Table, TableOf, estimate_cell, number_cell
+from benchkit.results import rounded
 
 _EMBEDDED = re.compile(r'<script type="application/json" class="record">(.*?)</script>', re.DOTALL)
 HINT = "give a workspace folder, a report's results.json, or the HTML of a report"
