@@ -18,8 +18,18 @@ from benchkit.analysis.agreement import (
 from benchkit.analysis.estimates import CONFIDENCE, confidence_of
 from benchkit.analysis.ranking import Ranking, rank
 from benchkit.analysis.summary import Record
-from benchkit.analysis.wording import NONE, Finding, bare, bracket, count, listing, metric_unit, metric_words, number
-from benchkit.duration import duration
+from benchkit.analysis.wording import (
+    NONE,
+    Finding,
+    bare,
+    bracket,
+    count,
+    duration,
+    listing,
+    metric_unit,
+    metric_words,
+    number,
+)
 from benchkit.report.context.blocks import (
     Banner,
     Block,

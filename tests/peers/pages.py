@@ -14,8 +14,7 @@ from measurements import BOOKKEEPING, DEVICES, Part, Verdict, verdicts
 from ratio_chart import RatioChart, fastest_words, ratio_data
 
 from benchkit import __version__
-from benchkit.analysis.wording import listing
-from benchkit.duration import duration
+from benchkit.analysis.wording import duration, listing
 from benchkit.errors import ReportError
 from benchkit.report.context.blocks import (
     Banner,

@@ -26,8 +26,7 @@ from benchkit.analysis.summary import (
     setting_text,
 )
 from benchkit.analysis.trials import STATES, coverage_words
-from benchkit.analysis.wording import Finding, count, listing, setting
-from benchkit.duration import duration
+from benchkit.analysis.wording import Finding, count, duration, listing, setting
 from benchkit.errors import BenchkitError, ReportError, StudyError
 from benchkit.plan import typed_settings
 from benchkit.report.context import provenance_sections, sections

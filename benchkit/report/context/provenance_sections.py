@@ -15,8 +15,7 @@ from benchkit.analysis.candidates import repeats_words, without_options
 from benchkit.analysis.estimates import value_of
 from benchkit.analysis.training import device_names, several_nodes, where_trained
 from benchkit.analysis.trials import STATES, Coverage, FailedTrial
-from benchkit.analysis.wording import bare, count, metric_unit, metric_words, setting
-from benchkit.duration import duration
+from benchkit.analysis.wording import bare, count, duration, metric_unit, metric_words, setting
 from benchkit.errors import BenchkitError
 from benchkit.plan import typed_settings
 from benchkit.registry.entries import BUILT_IN

@@ -10,8 +10,8 @@ from benchkit.analysis.estimates import CONFIDENCE, confidence_of, constant_word
 from benchkit.analysis.ranking import Ranking, earlier_words, mean_intervals_words
 from benchkit.analysis.summary import StudyStatistics, Summary
 from benchkit.analysis.training import comparable_times
-from benchkit.analysis.wording import count, listing, metric_words, number, quoted, setting
-from benchkit.duration import duration
+from benchkit.analysis.wording import count, duration, listing, metric_words, number, quoted, setting
+from benchkit.metrics import epoch_readings
 from benchkit.report.context.blocks import AbsentBlock, Block, FigureBlock, Paragraph, Section, TableBlock
 from benchkit.report.tables.result_tables import (
     confirmation_table,
@@ -165,7 +165,7 @@ def results_section(inputs: SectionInputs) -> Section:
             ranking_table(evidence),
         ),
         *inputs.figure("results-forest"),
-        *inputs.figures_with_data("looks", "ladder", *["grid-heatmap"] * (len(inputs.results.study.factors) > 1)),
+        *inputs.figures_with_data(*_figures_of_factors(inputs)),
     ]
     blocks += _metric_tables(evidence, select, intervals)
     if evidence.uncertainty:
@@ -192,6 +192,17 @@ def results_section(inputs: SectionInputs) -> Section:
     if any(pair.p_adjusted is not None for pair in evidence.ranking.pairs):
         blocks += _pair_tables(evidence)
     return section("results", "Results", blocks)
+
+
+def _figures_of_factors(inputs: SectionInputs) -> list[str]:
+    """Return the figures that a study may have for its looks and its factors: a ladder's levels set several things."""
+    factors = inputs.results.study.factors
+    asked = {
+        "looks": bool(inputs.summary.numbers.looks.taken),
+        "ladder": len(factors) == 1 and any(len(level.settings) > 1 for level in factors[0].levels),
+        "grid-heatmap": len(factors) > 1,
+    }
+    return [name for name, wanted in asked.items() if wanted]
 
 
 def effects_caption(metric: str, resampled: float) -> str:
@@ -264,8 +275,9 @@ def _selection(split: str, select: str) -> str:
 
 
 def training_section(inputs: SectionInputs) -> Section:
-    """Return the learning curves, and the learning rate where it changes."""
-    beside = inputs.figures_with_data("metric-curves", "learning-rate")
+    """Return the learning curves, those of other metrics that epochs are read by, and the rate where it changes."""
+    read = ["metric-curves"] * bool(epoch_readings(inputs.results.study.named_metrics))
+    beside = inputs.figures_with_data(*read, "learning-rate")
     return section("training", "Training", [*inputs.figure("learning-curves"), *beside])
 
 
@@ -343,7 +355,7 @@ def images_section(inputs: SectionInputs) -> Section:
         blocks.append(
             Paragraph(text="Models are not compared image by image: that needs the stored predictions of both.")
         )
-    blocks += inputs.figures_with_data("data-sheet", "repeated-images")
+    blocks += inputs.figures_with_data("data-sheet", *["repeated-images"] * bool(evidence.repeated))
     blocks += [*inputs.figure("confusion-matrix"), *inputs.figures_with_data("class-scores", "reliability")]
     report = evidence.classes
     if report is not None and report.confusions:

@@ -17,8 +17,7 @@ from benchkit.analysis.estimates import Estimate, Scores, compared, confidence_o
 from benchkit.analysis.ranking import Pair, RankedCondition, Ranking, mean_intervals_words
 from benchkit.analysis.summary import StudyStatistics
 from benchkit.analysis.training import several_nodes, where_trained
-from benchkit.analysis.wording import bare, lower_is_better, measured, metric_unit, metric_words, setting
-from benchkit.duration import duration
+from benchkit.analysis.wording import bare, duration, lower_is_better, measured, metric_unit, metric_words, setting
 from benchkit.ledger.trials import TrialFolder
 from benchkit.metrics import SPLITS, metric_names, score_metrics
 from benchkit.plan import Condition

@@ -20,6 +20,7 @@ from benchkit.analysis.wording import (
     bracket,
     difference,
     difference_unit,
+    duration,
     engineering,
     lower_is_better,
     metric_unit,
@@ -30,7 +31,6 @@ from benchkit.analysis.wording import (
     setting,
     within_range,
 )
-from benchkit.duration import duration
 from benchkit.metrics import metric_names
 from benchkit.report.tables.table import (
     ESTIMATE_PARTS,
