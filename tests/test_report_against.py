@@ -12,9 +12,9 @@ import pytest
 from synthetic_results import HOSTILE, complete, rescored
 
 import benchkit.ledger
+from benchkit.analysis.summary import record_of
 from benchkit.errors import ReportError
 from benchkit.report.context.against import MOST_LINES, file_difference, read_record
-from benchkit.report.context.compose import record_of
 from benchkit.report.write import ReportOptions, write_reports
 from benchkit.results import StudyResults
 

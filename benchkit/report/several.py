@@ -17,7 +17,7 @@ from benchkit.analysis.agreement import (
 )
 from benchkit.analysis.estimates import CONFIDENCE, confidence_of
 from benchkit.analysis.ranking import Ranking, rank
-from benchkit.analysis.summary import Record
+from benchkit.analysis.summary import Record, last_finished, record_of
 from benchkit.analysis.wording import (
     NONE,
     Finding,
@@ -45,7 +45,7 @@ from benchkit.report.context.blocks import (
     Term,
     TermsBlock,
 )
-from benchkit.report.context.compose import finding_block, last_finished, linked, numbered, record_of
+from benchkit.report.context.compose import finding_block, linked, numbered
 from benchkit.report.context.sections import INTERVALS, names_used, section, table_block
 from benchkit.report.figures.agreement_chart import AgreementChart, agreement_data, looks_words
 from benchkit.report.figures.figure_set import FigureSet, figure_block

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import benchkit
 from benchkit.analysis.changes import change_findings
-from benchkit.analysis.summary import summarize
+from benchkit.analysis.summary import last_finished, record_of, summarize
 from benchkit.capsule import make_capsule, shown_of
 from benchkit.capsule.archive import CAPSULE
 from benchkit.child import give_back_memory
@@ -23,7 +23,7 @@ from benchkit.errors import ReportError
 from benchkit.registry import Registry
 from benchkit.report.context.against import changes_section, changes_since, read_record, then_words
 from benchkit.report.context.blocks import DownloadBlock, Fact, FigureBlock, ReportContext
-from benchkit.report.context.compose import compose, last_finished, record_of
+from benchkit.report.context.compose import compose
 from benchkit.report.files.exports import (
     OURS,
     Files,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchkit.analysis.changes import Change, Changes, change_findings, compare_records, pairing_words
-from benchkit.analysis.summary import Record, record_from
+from benchkit.analysis.summary import Record, record_from, record_of
 from benchkit.analysis.wording import (
     NONE,
     bracket,
@@ -24,7 +24,7 @@ from benchkit.analysis.wording import (
 )
 from benchkit.errors import ReportError, nearest
 from benchkit.report.context.blocks import Block, CodeBlock, Paragraph, Section
-from benchkit.report.context.compose import finding_block, record_of
+from benchkit.report.context.compose import finding_block
 from benchkit.report.context.sections import INTERVALS, section, table_block
 from benchkit.report.page_text import private_results
 from benchkit.report.tables.table import ESTIMATE_PARTS, Cell, Column, Table, TableOf, estimate_cell, number_cell

@@ -10,25 +10,20 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from benchkit import __version__
 from benchkit.analysis.candidates import repeats_words
 from benchkit.analysis.estimates import searched_conditions
 from benchkit.analysis.summary import (
-    Property,
-    Record,
     Summary,
-    dotted_settings,
+    dated_of,
+    record_of,
     record_text,
-    recorded_conditions,
-    setting_text,
 )
 from benchkit.analysis.trials import STATES, coverage_words
-from benchkit.analysis.wording import Finding, count, duration, listing, setting
-from benchkit.errors import BenchkitError, ReportError, StudyError
-from benchkit.plan import typed_settings
+from benchkit.analysis.wording import Finding, count, duration, listing
+from benchkit.errors import ReportError, StudyError
 from benchkit.report.context import provenance_sections, sections
 from benchkit.report.context.blocks import (
     AbsentBlock,
@@ -46,87 +41,14 @@ from benchkit.report.context.blocks import (
     TableBlock,
 )
 from benchkit.report.context.glossary import UsedPlugin, cited, literature, used_plugins
-from benchkit.report.context.provenance_sections import data_facts, environment_facts, plugin_facts
 from benchkit.report.context.sections import SectionInputs, models_used, names_used, section
 from benchkit.report.context.source_section import source_section
 from benchkit.results import StudyResults
-from benchkit.storage import encode
 from benchkit.study import Study
 from benchkit.study.logo import Picture, read_logo
 
 if TYPE_CHECKING:
     from benchkit.report.figures.figure_set import FigureSet
-
-
-def record_of(results: StudyResults) -> Record:
-    """Return the study's record: file, settings, versions, plugins, data, and every score of every repeat."""
-    study = results.study
-    return Record(
-        study=study.name,
-        metric=study.report.metric,
-        seed=study.seed,
-        smoke=study.smoke,
-        dated=dated_of(results),
-        source=study.source,
-        properties=(
-            *_named("study", _study(study)),
-            *_named("setting", _settings(study)),
-            *_of_facts("version", environment_facts(results)),
-            *_of_facts("plugin", plugin_facts(results, ())),
-            *_of_facts("data", data_facts(results.data)),
-        ),
-        conditions=recorded_conditions(results),
-    )
-
-
-def last_finished(results: StudyResults) -> float:
-    """Return when the last trial finished, in seconds since 1970, 0 before any."""
-    return max((trial.finished for trial in results.trials), default=0.0)
-
-
-def dated_of(results: StudyResults) -> str:
-    """Return the day on which the last trial finished, such as 3 May 2026, or nothing."""
-    last = last_finished(results)
-    return f"{datetime.fromtimestamp(last, UTC):%d %B %Y}".lstrip("0") if last else ""
-
-
-def _named(kind: str, pairs: Iterable[tuple[str, str]]) -> Iterable[Property]:
-    return (Property(kind=kind, name=name, value=value) for name, value in pairs)
-
-
-def _of_facts(kind: str, facts: Iterable[Fact]) -> Iterable[Property]:
-    return _named(kind, ((fact.name, fact.value) for fact in facts))
-
-
-def _study(study: Study) -> Iterable[tuple[str, str]]:
-    """Yield what the file says beside the settings: seed, repeats, factors and search."""
-    yield "name", study.name
-    yield "seed", str(study.seed)
-    yield "repeats", str(study.repeats)
-    yield "confirm", str(study.confirm)
-    yield "smoke", setting(study.smoke)
-    yield "metric", study.report.metric
-    yield "overrides", ", ".join(study.overrides)
-    for factor in study.factors:
-        yield f"factor {factor.path}", ", ".join(level.label for level in factor.levels)
-    if study.search:
-        search = encode(study.search)
-        search["sampler"] = search.pop("samplers") or search["sampler"]
-        for searched in search.pop("space"):
-            yield (
-                f"search {searched.pop('path')}",
-                ", ".join(f"{key} = {setting_text(value)}" for key, value in searched.items()),
-            )
-        yield from dotted_settings(search, "search")
-
-
-def _settings(study: Study) -> Iterable[tuple[str, str]]:
-    """Yield the base settings by dotted path, defaults filled in where the base can stand without a factor's levels."""
-    try:
-        tree = encode(typed_settings(study.settings, study.seed))
-    except BenchkitError:
-        tree = encode(study.settings)
-    return dotted_settings(tree)
 
 
 def compose(

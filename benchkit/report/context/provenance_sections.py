@@ -5,14 +5,14 @@ from __future__ import annotations
 import base64
 import math
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import zip_longest
-from typing import Any
 
 from benchkit.analysis.candidates import repeats_words, without_options
 from benchkit.analysis.estimates import value_of
+from benchkit.analysis.summary import recorded_data, recorded_environment, recorded_plugins
 from benchkit.analysis.training import device_names, several_nodes, where_trained
 from benchkit.analysis.trials import STATES, Coverage, FailedTrial
 from benchkit.analysis.wording import bare, count, duration, metric_unit, metric_words, setting
@@ -40,9 +40,6 @@ from benchkit.storage import encode, to_toml
 
 PLACED = ("-w", "--workspace", "--plugin", "--allow-shadow")
 """The options of a sweep without which its report would not be found, or would lack what plugins say."""
-
-UNSHOWN = ("plugins", "sources", "metrics", "distributions")
-"""Parts of a trial's environment that have a list of their own, or that the capsule alone holds."""
 
 
 def coverage_section(inputs: SectionInputs) -> Section:
@@ -163,8 +160,8 @@ def reproduce_section(inputs: SectionInputs, plugins: tuple[UsedPlugin, ...]) ->
     blocks: list[Block] = [
         CodeBlock(title="Commands", text=commands(results)),
         FactsBlock(title="Random seeds", facts=_seeds(results)),
-        FactsBlock(title="Data", facts=(*images_used(results), *_counts_named(data_facts(results.data)))),
-        FactsBlock(title="Versions and device", facts=environment_facts(results)),
+        FactsBlock(title="Data", facts=(*images_used(results), *_counts_named(_facts(recorded_data(results.data))))),
+        FactsBlock(title="Versions and device", facts=_facts(recorded_environment(results))),
         FactsBlock(title="Plugins", facts=tuple(map(by_origin, plugin_facts(results, plugins)))),
         _file("Study file", "The study as it was written.", "study.toml", study.source),
         _file("Settings", "The base settings with every default; factors and search aside.", "settings.toml",
@@ -245,22 +242,12 @@ def _seeds(results: StudyResults) -> tuple[Fact, ...]:
     return tuple(facts)
 
 
-def environment_facts(results: StudyResults) -> tuple[Fact, ...]:
-    """Return every property of the machines on which finished trials ran, all values where they differ."""
-    return _collected(
-        {name: value for name, value in trial.outcome.environment.items() if name not in UNSHOWN}
-        for trial in results.trials
-        if trial.outcome
-    )
-
-
 def plugin_facts(results: StudyResults, known: tuple[UsedPlugin, ...]) -> tuple[Fact, ...]:
     """Return the plugins as the trials recorded them, or as they are installed now where no trial did.
 
     Figures of other distributions are named as well: no trial records what only draws.
     """
-    recorded = [trial.outcome.environment.get("plugins", {}) for trial in results.trials if trial.outcome]
-    facts = _collected(table for table in recorded if isinstance(table, Mapping))
+    facts = _facts(recorded_plugins(results))
     if not facts:
         return tuple(Fact(name=f"{plugin.kind}: {plugin.name}", value=plugin.origin) for plugin in known)
     others = (one for one in known if one.kind == "figures" and not one.origin.startswith("benchkit "))
@@ -268,12 +255,8 @@ def plugin_facts(results: StudyResults, known: tuple[UsedPlugin, ...]) -> tuple[
     return (*facts, *(Fact(name=f"figure {one.name}", value=f"{one.title} ({words})") for one, words in told))
 
 
-def _collected(tables: Iterable[Mapping[str, Any]]) -> tuple[Fact, ...]:
-    values: dict[str, dict[str, None]] = {}
-    for table in tables:
-        for name, value in _flat(table):
-            values.setdefault(name, {})[value] = None
-    return tuple(Fact(name=name, value="; ".join(known)) for name, known in values.items())
+def _facts(known: Iterable[tuple[str, str]]) -> tuple[Fact, ...]:
+    return tuple(Fact(name=name, value=value) for name, value in known)
 
 
 def images_used(results: StudyResults) -> tuple[Fact, ...]:
@@ -289,33 +272,6 @@ def images_used(results: StudyResults) -> tuple[Fact, ...]:
 def _counts_named(facts: Iterable[Fact]) -> tuple[Fact, ...]:
     """Return the facts with counts said to be those of the whole set: a study may use fewer images."""
     return tuple(replace(one, name=one.name.replace("counts ", "images in the whole set, ", 1)) for one in facts)
-
-
-def data_facts(table: Mapping[str, Any]) -> tuple[Fact, ...]:
-    """Return what is known of the data but pictures; a list of one data set only repeats it."""
-    sets = [_without(one, "repeated_pairs") for one in table.get("sets", ())]
-    shown = {**_without(table, "repeated_pairs", "sets"), **({"sets": sets} if len(sets) > 1 else {})}
-    return tuple(Fact(name=name, value=value) for name, value in _flat(shown))
-
-
-def _without(table: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    return {name: value for name, value in table.items() if name not in names}
-
-
-def _flat(table: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, str]]:
-    for key, value in table.items():
-        name = f"{above}{key}".replace("_", " ")
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{name} ")
-        elif isinstance(value, list | tuple) and value and all(isinstance(item, Mapping) for item in value):
-            for number, item in enumerate(value, 1):
-                yield from _flat(item, f"{name} {number} ")
-        elif isinstance(value, list | tuple):
-            if value:
-                sentences = all(str(item).endswith(".") for item in value)
-                yield name, (" " if sentences else ", ").join(setting(item) for item in value)
-        elif value not in ("", None):
-            yield name, setting(value)
 
 
 def terms_section(known: Literature) -> Section | None:
