@@ -18,8 +18,7 @@ from benchkit.registry import Registry
 from benchkit.report.context import blocks
 from benchkit.report.context.blocks import AbsentBlock, Block, Page, Paragraph, ReportContext, Section
 from benchkit.report.context.compose import compose
-from benchkit.report.context.provenance_sections import commands, images_used
-from benchkit.report.context.sections import names_used
+from benchkit.report.context.sections import commands, images_used, names_used
 from benchkit.report.figures.figure_set import FigureSet
 from benchkit.report.files import html
 from benchkit.report.files.html import embedded, environment

@@ -44,9 +44,13 @@ from benchkit.report.context.blocks import (
     TableBlock,
     Term,
     TermsBlock,
+    numbered,
+    section,
+    table_block,
 )
-from benchkit.report.context.compose import finding_block, linked, numbered
-from benchkit.report.context.sections import INTERVALS, names_used, section, table_block
+from benchkit.report.context.compose import finding_block, linked
+from benchkit.report.context.numbers import INTERVALS
+from benchkit.report.context.sections import names_used
 from benchkit.report.figures.agreement_chart import AgreementChart, agreement_data, looks_words
 from benchkit.report.figures.figure_set import FigureSet, figure_block
 from benchkit.report.files.exports import (

@@ -24,6 +24,7 @@ from benchkit.registry import Registry
 from benchkit.report.context.against import changes_section, changes_since, read_record, then_words
 from benchkit.report.context.blocks import DownloadBlock, Fact, FigureBlock, ReportContext
 from benchkit.report.context.compose import compose
+from benchkit.report.context.numbers import in_numbers
 from benchkit.report.files.exports import (
     OURS,
     Files,
@@ -251,7 +252,10 @@ def build_study(results: StudyResults, figure_set: FigureSet | None, against: Pa
         main, *others = change_findings(changes)
         grave = [finding for finding in others if finding.tone == "warning"]
         summary = replace(summary, findings=(*summary.findings, main, *grave))
-    report = compose(results, summary, figure_set, section)
+    if figure_set is None:
+        report = in_numbers(results, summary, section)
+    else:
+        report = compose(results, summary, figure_set, section)
     if changes is not None:
         report = replace(report, facts=(*report.facts, Fact(name="Compared with", value=then_words(changes))))
     return StudyBuild(results=results, summary=summary, figure_set=figure_set, report=report, changes=changes)

@@ -25,10 +25,11 @@ from benchkit.report.context.blocks import (
     FindingBlock,
     Paragraph,
     ReportContext,
+    numbered,
+    section,
+    table_block,
 )
 from benchkit.report.context.blocks import Section as ReportSection
-from benchkit.report.context.compose import numbered
-from benchkit.report.context.sections import section, table_block
 from benchkit.report.figures.drawing import spec_to_svg
 from benchkit.report.figures.figure_set import figure_block
 from benchkit.report.files.html import font_files, render_html, render_print

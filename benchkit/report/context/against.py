@@ -23,9 +23,9 @@ from benchkit.analysis.wording import (
     within_range,
 )
 from benchkit.errors import ReportError, nearest
-from benchkit.report.context.blocks import Block, CodeBlock, Paragraph, Section
+from benchkit.report.context.blocks import Block, CodeBlock, Paragraph, Section, section, table_block
 from benchkit.report.context.compose import finding_block
-from benchkit.report.context.sections import INTERVALS, section, table_block
+from benchkit.report.context.numbers import INTERVALS
 from benchkit.report.page_text import private_results
 from benchkit.report.tables.table import ESTIMATE_PARTS, Cell, Column, Table, TableOf, estimate_cell, number_cell
 from benchkit.results import rounded

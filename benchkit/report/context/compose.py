@@ -12,22 +12,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from benchkit import __version__
 from benchkit.analysis.candidates import repeats_words
 from benchkit.analysis.estimates import searched_conditions
 from benchkit.analysis.summary import (
     Summary,
-    dated_of,
-    record_of,
-    record_text,
 )
-from benchkit.analysis.trials import STATES, coverage_words
+from benchkit.analysis.trials import STATES
 from benchkit.analysis.wording import Finding, count, duration, listing
 from benchkit.errors import ReportError, StudyError
-from benchkit.report.context import provenance_sections, sections
+from benchkit.report.context import sections
 from benchkit.report.context.blocks import (
     AbsentBlock,
-    Banner,
     Block,
     Fact,
     FigureBlock,
@@ -39,9 +34,12 @@ from benchkit.report.context.blocks import (
     ReportContext,
     Section,
     TableBlock,
+    numbered,
+    section,
 )
 from benchkit.report.context.glossary import UsedPlugin, cited, literature, used_plugins
-from benchkit.report.context.sections import SectionInputs, models_used, names_used, section
+from benchkit.report.context.numbers import head
+from benchkit.report.context.sections import SectionInputs, models_used, names_used
 from benchkit.report.context.source_section import source_section
 from benchkit.results import StudyResults
 from benchkit.study import Study
@@ -64,29 +62,17 @@ def compose(
     made = [part for part in _sections(inputs, changes) if part is not None]
     found = [with_data(part) for part in (figure_set.finished(made) if figure_set else made)]
     parts = with_author_text(inputs, [part for part in found if part.blocks])
-    parts.append(provenance_sections.coverage_section(inputs))
+    parts.append(sections.coverage_section(inputs))
     if figure_set:
         plugins = used_plugins(results, figure_set.registry)
-        parts = _explained([*parts, provenance_sections.reproduce_section(inputs, plugins)], plugins, facts)
+        parts = _explained([*parts, sections.reproduce_section(inputs, plugins)], plugins, facts)
     shown = numbered(parts)
     study = results.study
-    return ReportContext(
-        title=study.title,
-        question=study.question,
+    return replace(
+        head(results, summary, linked(shown) if figure_set else shown),
         description="" if study.report.abstract else settings_in_words(study.description),
-        authors=listing(study.report.authors, most=20),
-        study_name=study.name,
-        generator=f"benchkit {__version__}",
-        dated=dated_of(results),
-        banners=banners(results, summary),
-        answer=summary.answer,
-        basis=summary.basis,
         facts=facts,
-        sections=linked(shown) if figure_set else shown,
-        abstract=paragraphs(study.report.abstract),
-        keywords=", ".join(" ".join(word.split()) for word in study.report.keywords),
         logo=logo_of(study, figure_set.problems) if figure_set else None,
-        record=record_text(record_of(results)),
     )
 
 
@@ -102,7 +88,7 @@ def _sections(inputs: SectionInputs, changes: Section | None) -> Iterator[Sectio
     yield sections.extra_section(inputs)
     study = inputs.results.study
     if study.origin is not None or study.published:
-        yield source_section(inputs)
+        yield source_section(inputs.results, inputs.summary)
 
 
 def with_data(part: Section) -> Section:
@@ -115,48 +101,8 @@ def with_data(part: Section) -> Section:
 def _explained(parts: Sequence[Section], plugins: Sequence[UsedPlugin], facts: Sequence[Fact]) -> list[Section]:
     """Return the sections with their references, and behind them the one that explains and lists what they use."""
     known = literature(plugins, parts, facts)
-    terms = provenance_sections.terms_section(known)
+    terms = sections.terms_section(known)
     return [*cited(parts, known), *([terms] if terms else [])]
-
-
-def numbered(parts: Iterable[Section]) -> tuple[Section, ...]:
-    """Return the sections with themselves, their tables and their figures counted through from 1."""
-    tables = figures = 0
-    result = []
-    for number, part in enumerate(parts, 1):
-        blocks: list[Block] = []
-        for block in part.blocks:
-            if isinstance(block, TableBlock):
-                tables += 1
-                blocks.append(replace(block, number=tables))
-            elif isinstance(block, FigureBlock):
-                figures += 1
-                blocks.append(replace(block, number=figures))
-            else:
-                blocks.append(block)
-        result.append(replace(part, number=number, blocks=tuple(blocks)))
-    return tuple(result)
-
-
-def banners(results: StudyResults, summary: Summary, *, missing_in: str = "Trials") -> tuple[Banner, ...]:
-    """Return the warnings over a whole report, or a page whose section `missing_in` says which trials are missing."""
-    banners = []
-    if results.study.smoke:
-        banners.append(
-            Banner(title="Smoke run", text="A tiny version of the study on other data. No number here is a result.")
-        )
-    variant = [change.replace("=", " = ", 1) for change in results.study.changed_protocol]
-    if variant and not results.study.smoke:
-        words = f"Settings differ from the study file: {listing(variant, most=8)}. Its numbers hold for these settings."
-        banners.append(Banner(title="Variant", text=words))
-    if results.data.get("synthetic"):
-        banners.append(
-            Banner(title="Synthetic numbers", text="Nothing was trained: a random generator made these numbers.")
-        )
-    if not all(row.complete for row in summary.numbers.coverage):
-        words = f"{coverage_words(summary.numbers.coverage)}; section {missing_in} says what is missing."
-        banners.append(Banner(title="Not complete", text=words))
-    return tuple(banners)
 
 
 def key_facts(results: StudyResults, summary: Summary) -> tuple[Fact, ...]:
@@ -196,11 +142,6 @@ def settings_in_words(text: str) -> str:
     return re.sub(
         r"--set\s+([\w.-]+)=(\S*[^\s.,;])", r"\1 = \2", re.sub(r"(--set\s+\S*[^\s.,;])(?=\s+--set\s)", r"\1,", text)
     )
-
-
-def paragraphs(text: str) -> tuple[str, ...]:
-    """Return the paragraphs of a text, which empty lines part."""
-    return tuple(" ".join(part.split()) for part in re.split(r"\n\s*\n", text) if part.strip())
 
 
 def logo_of(study: Study, problems: list[str]) -> Logo | None:

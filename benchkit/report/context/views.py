@@ -32,13 +32,12 @@ from benchkit.report.context.blocks import (
     Section,
     TableBlock,
 )
-from benchkit.report.context.provenance_sections import numbered_trials
-from benchkit.report.context.sections import effects_caption
+from benchkit.report.context.numbers import effects_caption
 from benchkit.report.figures.drawing import condition_scale, vega_config
 from benchkit.report.figures.figure_set import FigureSet
 from benchkit.report.files.exports import StudyBuild
 from benchkit.report.page_text import private_text
-from benchkit.report.tables.result_tables import effects_table, ranking_table, says_little
+from benchkit.report.tables.result_tables import effects_table, numbered_trials, ranking_table, says_little
 from benchkit.report.tables.table import Table, to_csv
 from benchkit.results import EpochRecord, StudyResults, Trial
 from benchkit.study.seeds import PURPOSES, trial_seeds
