@@ -17,7 +17,7 @@ import benchkit
 from benchkit.analysis.changes import change_findings
 from benchkit.analysis.summary import last_finished, record_of, summarize
 from benchkit.capsule import make_capsule, shown_of
-from benchkit.capsule.archive import CAPSULE
+from benchkit.capsule.making import CAPSULE
 from benchkit.child import give_back_memory
 from benchkit.errors import ReportError
 from benchkit.registry import Registry

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchkit.analysis.changes import Changes, change_findings
 from benchkit.analysis.summary import Summary
-from benchkit.capsule.archive import CAPSULE
+from benchkit.capsule.making import CAPSULE
 from benchkit.errors import BenchkitError
 from benchkit.plan import typed_settings
 from benchkit.report.context.blocks import (
