@@ -239,9 +239,10 @@ def _built(
 
 
 def build_study(results: StudyResults, figure_set: FigureSet | None, against: Path | None = None) -> StudyBuild:
-    """Return the whole content of a study, with the figures of its set; with `against`, held against its earlier state.
+    """Return the whole content of a study, with the figures of its set, or without one what it says in numbers.
 
-    Raises `ReportError` or `LedgerError` when `against` cannot be read or has nothing to compare.
+    With `against` it is held against its earlier state. Raises `ReportError` or `LedgerError` when that cannot be read
+    or has nothing to compare.
     """
     summary = summarize(results)
     changes = section = None
