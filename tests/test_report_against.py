@@ -52,7 +52,7 @@ def test_a_workspace_is_read_through_its_ledger(
         def studies(self) -> tuple[str, ...]:
             return ("other", "synthetic-norms")
 
-    monkeypatch.setattr(benchkit.ledger, "Ledger", Held)
+    monkeypatch.setattr(benchkit.ledger, "UntouchedLedger", Held)
     monkeypatch.setattr(benchkit.ledger, "read_results", lambda place, name, storage: results)
     assert read_record(tmp_path, "synthetic-norms") == record_of(results)
     told = replace(results, study=replace(results.study, source='root = "/home/jane/data"'))

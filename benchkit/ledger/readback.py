@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -21,8 +21,9 @@ from benchkit.errors import LedgerError, nearest
 from benchkit.ledger.leases import LEASE, Sweep
 from benchkit.ledger.ledger import Ledger, decisions_of, optuna_name
 from benchkit.ledger.samplers import chosen_params
-from benchkit.ledger.tables import attributes_of, open_read_only, storage_errors
+from benchkit.ledger.tables import attributes_of, open_file, open_read_only, open_storage, storage_errors
 from benchkit.ledger.trials import Attempts, TrialFolder
+from benchkit.locks import place_of
 from benchkit.metrics import UNDEFINED, Metric, Predictions, know_recorded, unbalanced, value_of
 from benchkit.plan import Condition, Plan, confirm_condition, fingerprint, planned_looks
 from benchkit.registry.entries import Entry, source_record
@@ -40,8 +41,7 @@ def read_results(
 
     `upcoming` is told in `results_of`.
     """
-    _check_there(workspace, storage)
-    return results_of(Ledger(workspace, storage), study, upcoming=upcoming)
+    return results_of(UntouchedLedger(workspace, storage), study, upcoming=upcoming)
 
 
 def _check_there(workspace: Path, storage: str | None) -> None:
@@ -50,6 +50,21 @@ def _check_there(workspace: Path, storage: str | None) -> None:
             f"{workspace}: there is no ledger here",
             hint="name its folder with --workspace, or run benchkit sweep first",
         )
+
+
+class UntouchedLedger(Ledger):
+    """A workspace's trials, for who only reads them: nothing is written, and locks are tried where a trial runs."""
+
+    def _opened(self, storage: str | None, patience: float) -> tuple[str, RDBStorage]:
+        _check_there(self.workspace, storage)
+        return "", open_storage(storage, patience) if storage else open_file(self.workspace / "ledger.db")
+
+    def sweeps(self, study: Study, trials: Sequence[FrozenTrial]) -> Mapping[str, Sweep]:
+        """Return the records of a study's sweeps where a trial runs: whether that is alive, locks may tell at once."""
+        if any(trial.state is TrialState.RUNNING for trial in trials):
+            with suppress(OSError):  # where nothing can be written, the lease alone tells
+                self.place = place_of(self.workspace, self.workspace / "place.lock")
+        return super().sweeps(study, trials)
 
 
 @contextmanager

@@ -67,9 +67,9 @@ def read_record(against: Path, study: str) -> Record:
 
 
 def _from_workspace(workspace: Path, study: str) -> Record:
-    from benchkit.ledger import Ledger, read_results
+    from benchkit.ledger import UntouchedLedger, read_results
 
-    known = Ledger(workspace).studies()
+    known = UntouchedLedger(workspace).studies()
     name = _name(known, study, workspace)
     results = read_results(workspace, name, None)
     return record_of(rounded(private_results(results)))
