@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TextIO
@@ -273,19 +273,6 @@ def limit_memory(mib: int, *, filled: bool = False) -> None:
 
         resource.setrlimit(resource.RLIMIT_DATA if filled else resource.RLIMIT_AS, (mib * 2**20, mib * 2**20))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
-@contextlib.contextmanager
-def spared_collector() -> Iterator[None]:
-    """Look for garbage less often: a large study or a laid out page is a million objects that stay to the end."""
-    before = gc.get_threshold()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
-        gc.unfreeze()
 
 
 def give_back_memory() -> None:

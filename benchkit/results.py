@@ -383,3 +383,32 @@ class StudyResults:
             for trial in sorted(self.trials, key=lambda t: t.number)
             if trial.phase == "search" and (condition is None or trial.condition.key == condition.key)
         )
+
+
+SERIES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate", "gradient_norm", "seconds")
+"""What a capsule keeps of each epoch to `DIGITS` digits, beside the metrics that were read on the validation images."""
+
+READ_ON_VAL = "val."
+"""How the names of these metrics start, among all that is noted of an epoch."""
+
+DIGITS = 6
+"""Significant decimal digits of what reports show and capsules keep of an epoch."""
+
+
+def rounded(results: StudyResults) -> StudyResults:
+    """Return the results with every epoch record rounded to `DIGITS` significant digits; outcomes stay as they are."""
+    trials, earlier = (
+        tuple(replace(trial, history=tuple(_record(record) for record in trial.history)) for trial in group)
+        for group in (results.trials, results.earlier)
+    )
+    return replace(results, trials=trials, earlier=earlier)
+
+
+def _record(record: EpochRecord) -> EpochRecord:
+    shorter = {name: _shorter(getattr(record, name)) for name in SERIES}
+    read = {name: _shorter(value) for name, value in record.observed.items() if name.startswith(READ_ON_VAL)}
+    return replace(record, **shorter, observed={**record.observed, **read})  # type: ignore[arg-type]
+
+
+def _shorter(value: float) -> float:
+    return float(f"{value:.{DIGITS}g}")

@@ -14,15 +14,14 @@ import pytest
 from capsule_edits import edited, members, zipped
 from synthetic_results import FACTORIES, HOSTILE, complete, with_search
 
-import benchkit.capsule.archive
+import benchkit.capsule.reading
 from benchkit.analysis.summary import summarize
 from benchkit.capsule import CapsuleError, Shown, make_capsule, read_capsule
-from benchkit.capsule.archive import rounded
 from benchkit.capsule.making import study_text
 from benchkit.capsule.reading import results_of
 from benchkit.plan import make_plan
 from benchkit.registry import Registry
-from benchkit.results import StudyResults
+from benchkit.results import StudyResults, rounded
 from benchkit.study import Study
 from benchkit.study.studyfile import find_study, parse_study
 
@@ -135,7 +134,7 @@ def test_conditions_that_were_picked_are_picked_again(results: StudyResults, tmp
 
 
 def test_a_bomb_is_not_unpacked(monkeypatch: pytest.MonkeyPatch, capsule: bytes) -> None:
-    monkeypatch.setattr(benchkit.capsule.archive, "MOST_BYTES", 100_000)
+    monkeypatch.setattr(benchkit.capsule.reading, "MOST_BYTES", 100_000)
     with pytest.raises(CapsuleError, match="unpacks to more than 100,000"):
         read_capsule(zipped({"capsule.json": b"0" * 60_000, "b": b"0" * 60_000}))
     lying = bytearray(zipped({"capsule.json": b"0" * 10_000_000}))

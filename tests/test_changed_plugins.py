@@ -27,7 +27,7 @@ from benchkit.registry.kit_record import KIT_VERSION, KitResult, keep
 from benchkit.registry.registry import Entry
 from benchkit.registry.sources import source_hash
 from benchkit.report.context.glossary import used_plugins
-from benchkit.report.context.provenance_sections import by_origin, plugin_facts
+from benchkit.report.context.sections import by_origin, plugin_facts
 from benchkit.report.write import write_report
 from benchkit.results import StudyResults
 from benchkit.verify.machine import plugin_differences

@@ -18,8 +18,7 @@ from benchkit.analysis import holm
 from benchkit.analysis.changes import change_findings, compare_records
 from benchkit.analysis.comparisons import welch_detectable, welch_error, welch_t
 from benchkit.analysis.estimates import estimate
-from benchkit.analysis.summary import Property, Reading, Record, RecordedCondition, record_from, record_text
-from benchkit.report.context.compose import record_of
+from benchkit.analysis.summary import Property, Reading, Record, RecordedCondition, record_from, record_of, record_text
 
 OLD = {"bn": (0.80, 0.81, 0.79), "gn": (0.75, 0.78, 0.74), "ln": (0.70, 0.71, 0.72)}
 NEW = {"bn": (0.85, 0.862, 0.842), "gn": (0.76, 0.77, 0.75), "ln": (0.70, 0.71, 0.72)}

@@ -19,7 +19,7 @@ from tiny_study import FACTOR, SEARCH, command, environment, run_command, run_he
 from benchkit.cli import main
 from benchkit.cli.options import parse_size
 from benchkit.ledger import read_results
-from benchkit.report.context.provenance_sections import commands
+from benchkit.report.context.sections import commands
 from benchkit.report.page_text import private_results
 from benchkit.sweep.pool import Pool
 

@@ -8,9 +8,7 @@ import pypdf
 import pytest
 from fontTools.ttLib import TTFont
 
-from benchkit.report.context.blocks import ReportContext
-from benchkit.report.context.compose import numbered
-from benchkit.report.context.sections import section, table_block
+from benchkit.report.context.blocks import ReportContext, numbered, section, table_block
 from benchkit.report.files.html import font_files, render_print, template_folder
 from benchkit.report.files.pdf import render_pdf
 from benchkit.report.tables.table import LONG, PAGE_MM, SIZES, Cell, Column, Table, label, number_cell, table_layout

@@ -14,7 +14,7 @@ from benchkit.analysis.summary import summarize
 from benchkit.analysis.training import overfits, time_to_accuracy
 from benchkit.analysis.trials import micro_f1_findings
 from benchkit.analysis.wording import Finding
-from benchkit.report.context.compose import banners
+from benchkit.report.context.numbers import banners
 from benchkit.results import EpochRecord, StudyResults
 from benchkit.study import Published, PublishedRow
 

@@ -242,6 +242,19 @@ def test_a_workspace_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     assert "--workspace" in caught.value.hint
 
 
+def test_reading_leaves_a_workspace_as_it_is(tmp_path: Path) -> None:
+    ledger, plan = queued(tmp_path, study_of(FACTOR))
+    finish_all(ledger, plan)
+    for name in ("workspace.id", "place.lock", "open.lock"):
+        (tmp_path / name).unlink()
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    assert read_results(tmp_path).trials
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+    with pytest.raises(LedgerError, match="there is no ledger here"):
+        read_results(tmp_path / "nowhere")
+    assert not (tmp_path / "nowhere").exists()
+
+
 @pytest.mark.skipif(os.getuid() == 0, reason="the superuser may write anywhere")
 def test_a_read_only_workspace_is_told(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)

@@ -12,7 +12,7 @@ from tiny_study import queue_of, run_here, study_of, write
 
 from benchkit import locks
 from benchkit.errors import LedgerError
-from benchkit.ledger import Ledger
+from benchkit.ledger import Ledger, read_results
 from benchkit.ledger.claims import Queue
 from benchkit.locks import Lock, disk_of, exclude, held, place_of, shared_disk
 from benchkit.plan import make_plan
@@ -74,6 +74,20 @@ def test_without_locks_the_lease_decides(tmp_path: Path) -> None:
     taken = Queue(other, plan).next()
     assert taken is not None and taken.lease == 2
     assert not held_by_us.finish(Outcome(state="failed", reason="late"))
+
+
+def test_who_only_reads_tries_locks_where_a_trial_runs_and_else_trusts_its_lease(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, _, queue = queue_of(tmp_path, study_of(repeats=1))
+    claim = queue.next()
+    assert claim is not None and read_results(tmp_path).trials[0].state == "running"
+    claim._unlock()  # as when its process was killed
+    assert read_results(tmp_path).trials[0].state == "stale"
+    monkeypatch.setattr("fcntl.flock", refused)
+    assert read_results(tmp_path).trials[0].state == "running"
+    run_out(claim)
+    assert read_results(tmp_path).trials[0].state == "stale"
 
 
 def test_a_lock_that_another_machine_holds_for_ever_keeps_nobody_from_its_trial(tmp_path: Path) -> None:

@@ -10,9 +10,7 @@ import pytest
 from printed_pages import fullness, half_empty
 from synthetic_results import FACTORIES
 
-from benchkit.report.context.blocks import Paragraph, ReportContext
-from benchkit.report.context.compose import numbered
-from benchkit.report.context.sections import section, table_block
+from benchkit.report.context.blocks import Paragraph, ReportContext, numbered, section, table_block
 from benchkit.report.files.html import font_files, render_print
 from benchkit.report.files.page_filling import LEAST_SIZE, filled, fills
 from benchkit.report.files.pdf import render_pdf

@@ -15,7 +15,7 @@ from synthetic_results import complete, rescored
 from benchkit.analysis import prediction_interval
 from benchkit.analysis.ranking import Ranking, rank
 from benchkit.analysis.summary import summarize
-from benchkit.duration import duration
+from benchkit.analysis.wording import duration
 from benchkit.plan import INTERIM_ANALYSES
 from benchkit.report.context.blocks import TableBlock
 from benchkit.report.context.sections import SectionInputs, results_section

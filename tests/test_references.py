@@ -11,7 +11,7 @@ from synthetic_results import empty
 
 from benchkit.plan import make_plan
 from benchkit.registry import Registry
-from benchkit.report.context.blocks import FigureBlock, Paragraph, Section, TableBlock
+from benchkit.report.context.blocks import FigureBlock, Paragraph, Section, TableBlock, table_block
 from benchkit.report.context.glossary import (
     UsedPlugin,
     bibtex,
@@ -24,7 +24,6 @@ from benchkit.report.context.glossary import (
     used_plugins,
     work_of,
 )
-from benchkit.report.context.sections import table_block
 from benchkit.report.tables.table import Column, Table, label
 from benchkit.study.studyfile import parse_study
 

@@ -14,11 +14,10 @@ from PIL import Image
 from test_degenerate import OTHER, SOUND, study
 
 from benchkit import ImageGrid, NothingToDraw, Splits
-from benchkit.analysis.summary import summarize
+from benchkit.analysis.summary import recorded_data, summarize
 from benchkit.data.dataset import facts_of
 from benchkit.preparation import About, Draft, prepare
 from benchkit.protocols import Repeated
-from benchkit.report.context.provenance_sections import data_facts
 from benchkit.results import StudyResults
 from benchkit.study.settings import PluginRef
 
@@ -79,7 +78,7 @@ def test_they_are_told_and_shown(tmp_path: Path) -> None:
     assert figure.caption(data) == (
         "Images that two splits have, pixel for pixel: 4 of 4. 2 of those shown have two classes."
     )
-    assert not any("picture" in fact.name for fact in data_facts({**results.data, "sets": results.data["sets"] * 2}))
+    assert not any("picture" in name for name, _ in recorded_data({**results.data, "sets": results.data["sets"] * 2}))
 
 
 def test_nothing_is_told_where_there_are_none_or_nobody_looked(tmp_path: Path) -> None:

@@ -210,6 +210,20 @@ def test_a_report_is_made_anew_from_its_own_file(tmp_path: Path, capsys: pytest.
     assert "cannot be read" in capsys.readouterr().err
 
 
+def test_studies_and_reports_keep_the_order_in_which_they_are_given(
+    asked: list[tuple[Path, str | None, str | None]], tmp_path: Path
+) -> None:
+    results = complete(tmp_path / "other", ("bn", "gn"), repeats=2, epochs=2)
+    other = replace(results, study=replace(results.study, name="other"))
+    write_report(other, tmp_path, "html", registry=Registry.installed())
+    given = {"synthetic-norms": "synthetic-norms", "other": str(tmp_path / "other.html")}
+    for names in (["synthetic-norms", "other"], ["other", "synthetic-norms"]):
+        files = [given[name] for name in names]
+        assert main(["report", *files, given["synthetic-norms"], "-f", "json", "-o", str(tmp_path)]) == 0
+        content = json.loads((tmp_path / "+".join(names) / "results.json").read_text())
+        assert [study["study"]["name"] for study in content["studies"]] == names
+
+
 def test_the_figures_of_a_page_are_read_back(tmp_path: Path) -> None:
     results = complete(tmp_path, ("bn", "gn"), repeats=2, epochs=2)
     figures = FigureSet(results=results, registry=Registry.installed())

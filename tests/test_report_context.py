@@ -13,13 +13,12 @@ from jinja2 import nodes
 from synthetic_results import complete
 
 from benchkit.analysis.candidates import until_decided_command
-from benchkit.analysis.summary import summarize
+from benchkit.analysis.summary import recorded_data, summarize
 from benchkit.registry import Registry
 from benchkit.report.context import blocks
 from benchkit.report.context.blocks import AbsentBlock, Block, Page, Paragraph, ReportContext, Section
 from benchkit.report.context.compose import compose
-from benchkit.report.context.provenance_sections import commands, data_facts, images_used
-from benchkit.report.context.sections import names_used
+from benchkit.report.context.sections import commands, images_used, names_used
 from benchkit.report.figures.figure_set import FigureSet
 from benchkit.report.files import html
 from benchkit.report.files.html import embedded, environment
@@ -174,7 +173,5 @@ def test_what_there_is_no_data_for_takes_no_room(tmp_path: Path) -> None:
 
 
 def test_sentences_of_the_data_are_joined_as_sentences_and_names_by_commas() -> None:
-    told = data_facts({"notes": ["Split by hash.", "2 were turned."], "class_names": ["cat", "dog"]})
-    assert [(fact.name, fact.value) for fact in told] == [
-        ("notes", "Split by hash. 2 were turned."), ("class names", "cat, dog"),
-    ]  # fmt: skip
+    told = recorded_data({"notes": ["Split by hash.", "2 were turned."], "class_names": ["cat", "dog"]})
+    assert list(told) == [("notes", "Split by hash. 2 were turned."), ("class names", "cat, dog")]

@@ -369,8 +369,11 @@ def test_the_pdf_embeds_only_the_shipped_fonts(hostile: Made) -> None:
 
 
 @pytest.mark.parametrize("kind", sorted(FACTORIES))
-def test_every_kind_of_results_becomes_a_page(kind: str, tmp_path: Path) -> None:
+def test_every_kind_of_results_becomes_a_page_and_json_alone_says_the_same(kind: str, tmp_path: Path) -> None:
     made = make(FACTORIES[kind](tmp_path / "trials"), tmp_path, pdf=False)
+    write_report(made.results, tmp_path / "alone", "json")
+    alone = replace(made, folder=tmp_path / "alone").exported
+    assert alone == {**made.exported, "figures": [], "files": alone["files"]} and alone["tables"]
     assert made.written.problems == ()
     page = Text(made.html).plain
     for banner in made.exported["banners"]:

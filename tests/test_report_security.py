@@ -22,7 +22,7 @@ import pytest
 from markdown_it import MarkdownIt
 from synthetic_results import complete
 
-from benchkit.capsule.archive import CAPSULE
+from benchkit.capsule.making import CAPSULE
 from benchkit.registry import Registry
 from benchkit.report.context.blocks import Paragraph, ReportContext, Section
 from benchkit.report.context.glossary import UsedPlugin, glossary_terms, literature, reference_terms

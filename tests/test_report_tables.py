@@ -21,6 +21,7 @@ from benchkit.analysis.summary import summarize
 from benchkit.analysis.wording import (
     bare,
     difference,
+    duration,
     engineering,
     listing,
     measured,
@@ -28,7 +29,6 @@ from benchkit.analysis.wording import (
     p_value,
     within_range,
 )
-from benchkit.duration import duration
 from benchkit.metrics import score_metrics
 from benchkit.registry import Registry
 from benchkit.report.context.blocks import Paragraph, Section, TableBlock

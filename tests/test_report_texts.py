@@ -22,9 +22,9 @@ from benchkit.analysis.summary import summarize
 from benchkit.capsule import read_capsule
 from benchkit.capsule.reading import results_of
 from benchkit.registry import Registry
-from benchkit.report.context.blocks import CodeBlock, Fact, FactsBlock, Paragraph, ReportContext, Section
+from benchkit.report.context.blocks import CodeBlock, Fact, FactsBlock, Paragraph, ReportContext, Section, table_block
 from benchkit.report.context.compose import compose, settings_in_words
-from benchkit.report.context.sections import models_used, table_block
+from benchkit.report.context.sections import models_used
 from benchkit.report.figures.drawing import chart_spec, spec_to_svg
 from benchkit.report.files.exports import encoded, table_files, to_json
 from benchkit.report.files.html import font_files, render_print

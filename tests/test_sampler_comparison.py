@@ -15,14 +15,13 @@ from capsule_edits import edited
 from tiny_study import METRICS, SEARCH, Listener, facts_of, finish_all, study_of, sweep_here
 
 from benchkit.analysis.search import search_summaries
-from benchkit.analysis.summary import summarize
+from benchkit.analysis.summary import record_of, summarize
 from benchkit.capsule import CapsuleError, Shown, make_capsule, read_capsule
 from benchkit.capsule.making import study_text
 from benchkit.capsule.reading import results_of
 from benchkit.ledger import Ledger, read_results
 from benchkit.ledger.readback import confirm_conditions
 from benchkit.plan import Plan, make_plan
-from benchkit.report.context.compose import record_of
 from benchkit.report.write import ReportOptions, write_reports
 from benchkit.results import Outcome
 from benchkit.study import Study

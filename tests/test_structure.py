@@ -30,7 +30,7 @@ SOURCES = [
 ]
 PUBLIC_MODULES = {"analysis", "gradients", "metrics", "plan", "preparation", "results", "study", "testing"}
 LAYERS = (
-    ("errors", "duration", "storage", "locks", "child", "device_kind", "gradients", "weight_names", "predictions"),
+    ("errors", "storage", "locks", "child", "device_kind", "gradients", "weight_names", "predictions"),
     ("metrics", "results", "protocols", "tracking", "study", "plan", "registry"),
     ("data", "preparation", "analysis"),
     ("ledger", "train"),

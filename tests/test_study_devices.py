@@ -16,14 +16,12 @@ from figure_results import cost
 from synthetic_results import complete, with_search
 
 from benchkit.analysis.changes import compare_records
-from benchkit.analysis.summary import summarize
+from benchkit.analysis.summary import record_of, summarize
 from benchkit.analysis.training import condition_costs
 from benchkit.capsule import CapsuleError, Shown, make_capsule, read_capsule
 from benchkit.capsule.reading import results_of
 from benchkit.protocols import NothingToDraw
-from benchkit.report.context.compose import record_of
-from benchkit.report.context.provenance_sections import trials_table
-from benchkit.report.tables.result_tables import cost_table, efficiency_table
+from benchkit.report.tables.result_tables import cost_table, efficiency_table, trials_table
 from benchkit.report.tables.table import Table
 from benchkit.results import DeviceRange, StudyResults, Trial
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from tiny_study import RECORD
 
-from benchkit.duration import duration
+from benchkit.analysis.wording import duration
 from benchkit.sweep.messages import EpochEnded, TrialEnded, TrialStarted, WorkerLost, WorkerReady
 from benchkit.sweep.progress import Progress, trial_name
 

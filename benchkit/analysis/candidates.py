@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from benchkit.analysis.comparisons import stepped_down, varies
 from benchkit.analysis.estimates import compared, done_repeats, estimate, values_by_repeat
 from benchkit.analysis.trained_models import one_class_conditions, right_answers
-from benchkit.analysis.wording import Finding, count, listing, lower_is_better, names, number
-from benchkit.duration import duration
+from benchkit.analysis.wording import Finding, count, duration, listing, lower_is_better, names, number
 from benchkit.plan import LEAVES_AT, Condition, InterimAnalysis, Plan, plan_of_looks, planned_looks
 from benchkit.results import FINISHED, StudyResults
 from benchkit.storage import DEFAULT_WORKSPACE

@@ -37,6 +37,7 @@ from benchkit.analysis.wording import (
     bare,
     count,
     difference_unit,
+    duration,
     listing,
     lower_is_better,
     measured,
@@ -48,7 +49,6 @@ from benchkit.analysis.wording import (
     setting,
     span,
 )
-from benchkit.duration import duration
 from benchkit.metrics import metric_names
 from benchkit.plan import Condition, planned_looks
 from benchkit.results import StudyResults

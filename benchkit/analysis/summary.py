@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from benchkit.analysis import (
@@ -52,8 +53,10 @@ from benchkit.analysis.trials import ChangedPlugin, Coverage, FailedTrial, TestR
 from benchkit.analysis.wording import Finding, setting
 from benchkit.errors import BenchkitError
 from benchkit.metrics import score_metrics
+from benchkit.plan import typed_settings
 from benchkit.results import StudyResults
 from benchkit.storage import decode, encode
+from benchkit.study import Study
 from benchkit.study.tree import identity
 
 
@@ -324,6 +327,126 @@ class Record:
     def resampled(self) -> float:
         """Return the test images of a repeat over its other ones, as `StudyResults.resampled`."""
         return 1 / (self.folds - 1) if self.folds > 1 else 0.0
+
+
+def last_finished(results: StudyResults) -> float:
+    """Return when the last trial finished, in seconds since 1970, 0 before any."""
+    return max((trial.finished for trial in results.trials), default=0.0)
+
+
+def dated_of(results: StudyResults) -> str:
+    """Return the day on which the last trial finished, such as 3 May 2026, or nothing."""
+    last = last_finished(results)
+    return f"{datetime.fromtimestamp(last, UTC):%d %B %Y}".lstrip("0") if last else ""
+
+
+def record_of(results: StudyResults) -> Record:
+    """Return the study's record: file, settings, versions, plugins, data, and every score of every repeat."""
+    study = results.study
+    properties = {
+        "study": _study(study),
+        "setting": _settings(study),
+        "version": recorded_environment(results),
+        "plugin": recorded_plugins(results),
+        "data": recorded_data(results.data),
+    }
+    return Record(
+        study=study.name,
+        metric=study.report.metric,
+        seed=study.seed,
+        smoke=study.smoke,
+        dated=dated_of(results),
+        source=study.source,
+        properties=tuple(
+            Property(kind=kind, name=name, value=value) for kind, known in properties.items() for name, value in known
+        ),
+        conditions=recorded_conditions(results),
+    )
+
+
+def _study(study: Study) -> Iterable[tuple[str, str]]:
+    """Yield what the file says beside the settings: seed, repeats, factors and search."""
+    yield "name", study.name
+    yield "seed", str(study.seed)
+    yield "repeats", str(study.repeats)
+    yield "confirm", str(study.confirm)
+    yield "smoke", setting(study.smoke)
+    yield "metric", study.report.metric
+    yield "overrides", ", ".join(study.overrides)
+    for factor in study.factors:
+        yield f"factor {factor.path}", ", ".join(level.label for level in factor.levels)
+    if study.search:
+        search = encode(study.search)
+        search["sampler"] = search.pop("samplers") or search["sampler"]
+        for searched in search.pop("space"):
+            yield (
+                f"search {searched.pop('path')}",
+                ", ".join(f"{key} = {setting_text(value)}" for key, value in searched.items()),
+            )
+        yield from dotted_settings(search, "search")
+
+
+def _settings(study: Study) -> Iterable[tuple[str, str]]:
+    """Yield the base settings by dotted path, defaults filled in where the base can stand without a factor's levels."""
+    try:
+        tree = encode(typed_settings(study.settings, study.seed))
+    except BenchkitError:
+        tree = encode(study.settings)
+    return dotted_settings(tree)
+
+
+UNSHOWN = ("plugins", "sources", "metrics", "distributions")
+"""Parts of a trial's environment that have a list of their own, or that the capsule alone holds."""
+
+
+def recorded_environment(results: StudyResults) -> Iterable[tuple[str, str]]:
+    """Return every property of the machines on which finished trials ran, all values where they differ."""
+    return _collected(
+        {name: value for name, value in trial.outcome.environment.items() if name not in UNSHOWN}
+        for trial in results.trials
+        if trial.outcome
+    )
+
+
+def recorded_plugins(results: StudyResults) -> Iterable[tuple[str, str]]:
+    """Return the plugins as the trials recorded them."""
+    recorded = [trial.outcome.environment.get("plugins", {}) for trial in results.trials if trial.outcome]
+    return _collected(table for table in recorded if isinstance(table, Mapping))
+
+
+def _collected(tables: Iterable[Mapping[str, Any]]) -> Iterable[tuple[str, str]]:
+    values: dict[str, dict[str, None]] = {}
+    for table in tables:
+        for name, value in _flat(table):
+            values.setdefault(name, {})[value] = None
+    return [(name, "; ".join(known)) for name, known in values.items()]
+
+
+def recorded_data(table: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    """Return what is known of the data but pictures; a list of one data set only repeats it."""
+    sets = [_without(one, "repeated_pairs") for one in table.get("sets", ())]
+    shown = {**_without(table, "repeated_pairs", "sets"), **({"sets": sets} if len(sets) > 1 else {})}
+    return _flat(shown)
+
+
+def _without(table: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in table.items() if name not in names}
+
+
+def _flat(table: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, str]]:
+    for key, value in table.items():
+        name = f"{above}{key}".replace("_", " ")
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{name} ")
+        elif isinstance(value, list | tuple) and value and all(isinstance(item, Mapping) for item in value):
+            for number, item in enumerate(value, 1):
+                yield from _flat(item, f"{name} {number} ")
+        elif isinstance(value, list | tuple):
+            if value:
+                sentences = all(str(item).endswith(".") for item in value)
+                yield name, (" " if sentences else ", ").join(setting(item) for item in value)
+        elif value not in ("", None):
+            yield name, setting(value)
 
 
 def recorded_metrics() -> tuple[str, ...]:

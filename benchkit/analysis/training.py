@@ -15,6 +15,7 @@ from benchkit.analysis.wording import (
     bare,
     count,
     difference_unit,
+    duration,
     listing,
     measured,
     metric_words,
@@ -22,7 +23,6 @@ from benchkit.analysis.wording import (
     number,
     quoted,
 )
-from benchkit.duration import duration
 from benchkit.plan import Condition
 from benchkit.results import DeviceRange, EpochRecord, StudyResults, Trial
 

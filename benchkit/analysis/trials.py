@@ -351,14 +351,22 @@ def changed_plugins(results: StudyResults) -> tuple[ChangedPlugin, ...]:
         *((one.label, done_repeats(results, one).values()) for one in compared(results)),
         *((one.label, results.searched(one)) for one in searched_conditions(results)),
     ]
+    recorded = [
+        (label, source)
+        for label, trials in groups
+        for outcome in (trial.outcome for trial in trials if trial.state in ("done", "pruned") and trial.outcome)
+        for source in sources_of(outcome.environment).values()
+        if source.get("source") and source.get("kind") in KINDS
+    ]
+    digests: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for _, source in recorded:
+        digests[source["kind"], source.get("name", "")].add(source["source"])
     used: dict[tuple[str, str, bool], list[tuple[str, str, str]]] = {}
-    for label, trials in groups:
-        for outcome in (trial.outcome for trial in trials if trial.state in ("done", "pruned") and trial.outcome):
-            for source in sources_of(outcome.environment).values():
-                if source.get("source") and source.get("kind") in KINDS:
-                    own = is_own(source.get("distribution", ""), source.get("file"))
-                    plugin = source["kind"], source.get("name", ""), own
-                    used.setdefault(plugin, []).append((label, source["source"], recorded_origin(source)))
+    for label, source in recorded:
+        kind, name = source["kind"], source.get("name", "")
+        if len(digests[kind, name]) > 1:
+            own = is_own(source.get("distribution", ""), source.get("file"))
+            used.setdefault((kind, name, own), []).append((label, source["source"], recorded_origin(source)))
     return tuple(changed for plugin, uses in used.items() if (changed := _changed(plugin, uses)))
 
 

@@ -1,46 +1,177 @@
-"""From results and what a report shows of them to the capsule's bytes: trials, study file, commands, digests."""
+"""What a capsule holds, and its bytes from results and what a report shows of them: equal values give equal bytes."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
+import math
+import re
 import shlex
+import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from benchkit import __version__
 from benchkit.analysis.training import several_nodes
-from benchkit.capsule.archive import (
-    FORMAT,
-    OF_OUTCOME,
-    OF_TRIAL,
-    SCHEMA,
-    CapsuleStudy,
-    CapsuleTrial,
-    Head,
-    Shown,
-    ShownTable,
-    pack,
-    series_of,
-    to_text,
-)
-from benchkit.capsule.reading import ANSWERS
 from benchkit.errors import StudyError
-from benchkit.plan import LEAVES_AT, make_plan, planned_looks
+from benchkit.plan import LEAVES_AT, Condition, make_plan, planned_looks
 from benchkit.report.context.blocks import ReportContext, TableBlock
 from benchkit.report.files.html import templates_digest, wording_digest
 from benchkit.report.page_text import printable
 from benchkit.report.tables.table import Table
-from benchkit.results import PREDICTIONS, StudyResults, Trial, sources_of
+from benchkit.results import (
+    PREDICTIONS,
+    READ_ON_VAL,
+    SERIES,
+    Cost,
+    Decision,
+    DeviceRange,
+    EpochRecord,
+    Normalization,
+    SplitMetrics,
+    State,
+    StudyResults,
+    Trial,
+    sources_of,
+)
 from benchkit.storage import encode, to_toml
 from benchkit.study import Factor, Origin, Published, Search, SearchRange, Study
 from benchkit.study.seeds import trial_seeds
+
+CAPSULE = "capsule.zip"
+"""The capsule's file name, in HTML, among the PDF's attachments, and beside the report."""
+
+FORMAT = "benchkit-capsule"
+SCHEMA = 1
+"""The version of the capsule's layout; it grows when a key changes its meaning or goes."""
+
+OF_TRIAL = ("phase", "index", "attempt", "number", "state", "params", "started", "finished")
+OF_OUTCOME = (
+    "reason", "selected_epoch", "metrics", "cost", "data_fingerprint", "start_weights", "test_reads", "notes",
+    "normalization",
+)  # fmt: skip
+"""What a capsule's trial holds as it is in the trial, and in its outcome."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CapsuleTrial:
+    """One trial: what it was, with which seeds, where it ran (`environment`, a place in its study's list), what came.
+
+    `history` has one list for each of `SERIES` and for each metric that was read after epochs, such as `val.brier`, NaN
+    where it is undefined. `right` is which test images the model got right, as bits (base64,
+    first image highest), of `images` images whose labels have the sha256 `labels`; empty without stored predictions.
+    `predictions` is the sha256 of the file with all logits. `devices` trained its epochs. `earlier` is an attempt in
+    whose place a later one stands.
+    """
+
+    condition: str
+    phase: Literal["grid", "search", "confirm"]
+    index: int
+    attempt: int
+    number: int
+    state: State
+    reason: str = ""
+    params: Mapping[str, Any] = field(default_factory=dict)
+    seeds: Mapping[str, int] = field(default_factory=dict)
+    environment: int | None = None
+    scored: bool = False
+    selected_epoch: int = 0
+    metrics: Mapping[str, SplitMetrics] = field(default_factory=dict)
+    cost: Cost | None = None
+    epochs: int = 0
+    seconds: float = 0.0
+    history: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    data_fingerprint: str = ""
+    test_reads: int = 0
+    notes: tuple[str, ...] = ()
+    normalization: Normalization | None = None
+    started: float = 0.0
+    finished: float = 0.0
+    right: str = ""
+    images: int = 0
+    labels: str = ""
+    predictions: str = ""
+    devices: tuple[DeviceRange, ...] = ()
+    earlier: bool = False
+    start_weights: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CapsuleStudy:
+    """One study: where its members are in the archive (`folder`), how it was and is trained, on what, and where.
+
+    `given` is the command as the user gave it, without folders; `commands` are those that train and report the same
+    from the study file of the capsule. `environments` are the distinct ones of its trials.
+    """
+
+    name: str
+    title: str
+    folder: str
+    smoke: bool
+    seed: int
+    overrides: tuple[str, ...]
+    given: str
+    commands: tuple[str, ...]
+    metric: str
+    data: Mapping[str, Any]
+    class_names: tuple[str, ...]
+    left_out: tuple[str, ...]
+    environments: tuple[Mapping[str, Any], ...]
+    conditions: tuple[Condition, ...]
+    decisions: tuple[Decision, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShownTable:
+    """A table as the report shows it: its anchor on the page, whose it is, and sha256 of its cells and of its CSV.
+
+    `study` is the place of its study in the capsule, `name` its name in a report of that study alone.
+    """
+
+    anchor: str
+    study: int
+    name: str
+    number: int
+    cells: str
+    csv: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """What the report shows: its tables, and the sha256 of every file that it attaches, by the file's path.
+
+    `templates` and `wording` are digests of the templates and of the code that made its pages and its sentences; a
+    report of an earlier version names none.
+    """
+
+    templates: str = ""
+    wording: str = ""
+    tables: tuple[ShownTable, ...] = ()
+    files: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """The capsule's own page, `capsule.json`; `members` has the sha256 of every other member of the archive."""
+
+    format: str
+    schema: int
+    generator: str
+    studies: tuple[CapsuleStudy, ...]
+    shown: Shown
+    members: Mapping[str, str]
+
+
+ANSWERS = "answers.json"
+"""Beside predictions that stand for a capsule's: the digests of those that it was made from."""
 
 README = """\
 This capsule belongs to a report by benchkit. It holds what the report rests on.
@@ -355,3 +486,50 @@ def _choices(results: StudyResults) -> list[list[str]]:
 
 def _only(levels: Mapping[str, Sequence[str]]) -> list[str]:
     return [part for path, labels in levels.items() for part in ("--only", f"{path}={','.join(labels)}")]
+
+
+MEMBER = re.compile(r"(?:[A-Za-z0-9-][A-Za-z0-9.-]{0,99}/)?[A-Za-z0-9-][A-Za-z0-9.-]{0,99}")
+"""What a member of an archive may be named."""
+
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+
+
+def pack(members: Mapping[str, bytes]) -> bytes:
+    """Return a zip archive of the members in their order; it holds no dates, so equal members give equal bytes."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            assert MEMBER.fullmatch(name), f"{name} cannot name a capsule's member"
+            info = zipfile.ZipInfo(name, _EPOCH)
+            info.compress_type = zipfile.ZIP_DEFLATED
+            info.create_system = 3  # Unix everywhere: the system's own number would change the bytes
+            info.external_attr = 0o644 << 16
+            archive.writestr(info, content)
+    return out.getvalue()
+
+
+def series_of(history: Sequence[EpochRecord]) -> dict[str, tuple[float, ...]]:
+    """Return what a capsule keeps of a trial's epochs, by name; nothing where it has none."""
+    read = dict.fromkeys(name for record in history for name in record.observed if name.startswith(READ_ON_VAL))
+    series = {name: tuple(float(getattr(record, name)) for record in history) for name in SERIES if history}
+    return series | {name: tuple(record.score(name) for record in history) for name in sorted(read)}
+
+
+def to_text(value: Any, *, indent: int | None = None) -> str:
+    """Return a dataclass or plain values as strict ASCII JSON; numbers that JSON lacks become nan, inf and -inf."""
+    plain = encode(value)
+    written = partial(
+        json.dumps, indent=indent, separators=None if indent else (",", ":"), allow_nan=False, default=str
+    )
+    try:
+        return written(plain)
+    except ValueError:  # few values hold a number to spell
+        return written(_spelled(plain))
+
+
+def _spelled(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, Mapping):
+        return {key: _spelled(item) for key, item in value.items()}
+    return [_spelled(item) for item in value] if isinstance(value, list) else value

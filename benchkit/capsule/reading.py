@@ -1,40 +1,40 @@
-"""From a capsule's bytes to checked values, and on to the results that it stands for. It comes from strangers."""
+"""From a capsule's bytes to checked values, and on to the results that it stands for: it comes from strangers."""
 
 from __future__ import annotations
 
 import base64
 import binascii
+import io
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from benchkit.capsule.archive import (
+from benchkit.capsule.making import (
+    ANSWERS,
     FORMAT,
+    MEMBER,
     OF_OUTCOME,
     OF_TRIAL,
-    READ,
     SCHEMA,
-    SERIES,
-    CapsuleError,
     CapsuleStudy,
     CapsuleTrial,
     Head,
-    from_text,
-    typed,
-    unpack,
 )
-from benchkit.errors import StudyError
+from benchkit.errors import ReportError, StudyError
 from benchkit.metrics import know_recorded
 from benchkit.plan import PHASES, Condition, planned_looks, typed_settings
-from benchkit.results import PREDICTIONS, EpochRecord, Outcome, SplitMetrics, StudyResults, Trial
+from benchkit.results import PREDICTIONS, READ_ON_VAL, SERIES, EpochRecord, Outcome, SplitMetrics, StudyResults, Trial
+from benchkit.storage import decode
 from benchkit.study import Study
 from benchkit.study.studyfile import parse_study
 
@@ -45,10 +45,25 @@ MOST_CONDITIONS = 500
 """A study may have so many conditions: all pairs of them are compared anew."""
 
 MOST_IMAGE_SETS = 32
-ANSWERS = "answers.json"
-"""Beside predictions that stand for a capsule's: the digests of those that it was made from."""
+MOST_BYTES = 256 * 2**20
+"""An archive, and all its members unpacked, may have this many bytes."""
+
+MOST_MEMBERS = 400
+"""An archive may have this many members: four a study and two of its own."""
+
+T = TypeVar("T")
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+MOST_LETTERS = 100_000
+MOST_INTEGER = 2**63 - 1
+MOST_LEVELS = 60
+"""What a capsule's JSON may hold: letters of a text, the largest whole number, tables and lists within each other."""
 
 _KEY = re.compile(r"[0-9a-f]{12}")
+
+
+class CapsuleError(ReportError):
+    """A file holds no capsule, or a damaged one, or one that goes over the limits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,7 +232,7 @@ def _result(described: CapsuleStudy, condition: Condition, trial: CapsuleTrial, 
 
 def _history(trial: CapsuleTrial) -> Iterator[EpochRecord]:
     if set(SERIES) <= trial.history.keys():
-        read = [name for name in trial.history if name.startswith(READ)]
+        read = [name for name in trial.history if name.startswith(READ_ON_VAL)]
         places = {epoch: one for one in trial.devices for epoch in range(one.first, one.last + 1)}
         for epoch in range(trial.epochs):
             values = {name: trial.history[name][epoch] for name in SERIES}
@@ -255,3 +270,82 @@ def _write_answers(trial: CapsuleTrial, folder: Path, label: int, labels: int) -
     save_file({"test": logits, "test_labels": truth}, folder / PREDICTIONS)
     digests = {"predictions": trial.predictions, "labels": trial.labels}
     (folder / ANSWERS).write_text(json.dumps(digests), encoding="utf-8")
+
+
+def unpack(content: bytes) -> dict[str, bytes]:
+    """Return the members of an archive by name; nothing is written to disk.
+
+    Raises `CapsuleError` for what is no whole zip archive, for more or larger members than the limits allow (told by
+    what comes out, whatever the archive claims), and for names that are not plain.
+    """
+    if len(content) > MOST_BYTES:
+        raise CapsuleError(f"the capsule has {len(content):,} bytes, at most {MOST_BYTES:,} are read")
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            infos = archive.infolist()
+            _check_listing(infos)
+            members: dict[str, bytes] = {}
+            left = MOST_BYTES
+            for info in infos:
+                members[info.filename] = _member(archive, info, left)
+                left -= len(members[info.filename])
+            return members
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+        raise CapsuleError(f"the capsule is damaged: {error}", hint="ask for the report again") from error
+
+
+def _check_listing(infos: list[zipfile.ZipInfo]) -> None:
+    names = [info.filename for info in infos]
+    problems = []
+    if len(names) > MOST_MEMBERS:
+        problems.append(f"{len(names):,} members, at most {MOST_MEMBERS} are read")
+    if len(set(names)) < len(names):
+        problems.append("a member stands twice")
+    problems += [f"a member is named {name[:100]!r}" for name in names[:MOST_MEMBERS] if not MEMBER.fullmatch(name)]
+    if problems:
+        raise CapsuleError("the capsule is not one that benchkit writes", problems=problems)
+
+
+def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, left: int) -> bytes:
+    with archive.open(info) as file:
+        content = file.read(left + 1)
+    if len(content) > left:
+        raise CapsuleError(f"the capsule unpacks to more than {MOST_BYTES:,} bytes", hint="such a file is not read")
+    return content
+
+
+def from_text(content: bytes, where: str) -> Any:
+    """Return the plain values of a JSON text; raise `CapsuleError` when it is none, or goes over the limits."""
+    try:
+        value = json.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise CapsuleError(f"the capsule's {where} cannot be read: {type(error).__name__}: {error}") from error
+    level, depth = [value], 0
+    while level:
+        if depth > MOST_LEVELS:
+            raise CapsuleError(f"the capsule's {where} is nested more than {MOST_LEVELS} deep")
+        level = [inner for item in level for inner in _inner(item, where)]
+        depth += 1
+    return value
+
+
+def _inner(value: Any, where: str) -> Iterable[Any]:
+    """Return what a list or a table holds; raise `CapsuleError` for a text or a number over the limits."""
+    if isinstance(value, dict):
+        return [*value, *value.values()]
+    if isinstance(value, str) and len(value) > MOST_LETTERS:
+        raise CapsuleError(f"the capsule's {where} has a text of {len(value):,} letters, at most {MOST_LETTERS:,} fit")
+    if isinstance(value, str) and _LONE_SURROGATE.search(value):
+        raise CapsuleError(f"the capsule's {where} has a text that is no Unicode (a lone surrogate)")
+    if isinstance(value, int) and abs(value) > MOST_INTEGER:
+        digits = len(str(abs(value)))
+        raise CapsuleError(f"the capsule's {where} has a whole number of {digits} digits, at most 18 fit")
+    return value if isinstance(value, list) else ()
+
+
+def typed(cls: type[T], value: Any, where: str) -> T:
+    """Return a dataclass from plain values; raise `CapsuleError` for the first that has another type than its field.
+
+    Keys that the dataclass lacks are left out, so that a later version may add some; lacking ones take the default.
+    """
+    return decode(cls, value, f"the capsule's {where}", error=CapsuleError)

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from benchkit.analysis.wording import duration
 from benchkit.cli.app import cell, console, line
 from benchkit.data.prepared import listening, progress_lines
-from benchkit.duration import duration
 from benchkit.sweep.messages import (
     ConcurrencyTried,
     EpochEnded,

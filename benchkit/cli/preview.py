@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from benchkit.analysis.wording import duration
 from benchkit.cli.app import print_json, print_note, print_table, print_text
-from benchkit.duration import duration
 from benchkit.plan import typed_settings
 from benchkit.registry import Registry
 from benchkit.storage import mebibytes

@@ -6,6 +6,7 @@ import atexit
 import gc
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -101,6 +102,19 @@ def _end_quickly() -> None:
         gc.freeze()
 
 
+@contextmanager
+def _spared_collector() -> Iterator[None]:
+    """Look for garbage less often: a large study is a million objects that stay to the end."""
+    before = gc.get_threshold()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
+
+
 MADE = (".html", ".pdf")
 """How the files of reports end."""
 
@@ -108,15 +122,26 @@ MADE = (".html", ".pdf")
 def _given(
     studies: Sequence[str], workspace: Path, storage: str, scratch: Path
 ) -> tuple[list[StudyResults], dict[str, FigureBlock]]:
-    """Return the results of studies, of reports' files from their capsules, and the figures that these files keep."""
-    others = [given for given in studies if not given.endswith(MADE)]
-    results = _read(others, workspace, storage) if others else []
+    """Return the results of studies, of reports' files from their capsules, and the figures that these files keep.
+
+    They keep the order in which they were given; a study that is named twice stands once.
+    """
+    results: list[StudyResults] = []
     kept: dict[str, FigureBlock] = {}
-    for place, file in enumerate(given for given in studies if given.endswith(MADE)):
-        found, figures = _from_report(Path(file), scratch / str(place))
-        results += found
-        kept |= figures
+    for place, given in enumerate(_each_once(studies)):
+        if given.endswith(MADE):
+            found, figures = _from_report(Path(given), scratch / str(place))
+            results += found
+            kept |= figures
+        else:
+            results.append(_read(given, workspace, storage))
     return results, kept
+
+
+def _each_once(studies: Sequence[str]) -> list[str]:
+    """Return names and files of studies, of those that mean one study the last, and all files of reports."""
+    meant = [(at, given) if given.endswith(MADE) else study_name(given) for at, given in enumerate(studies)]
+    return list(dict(zip(meant, studies, strict=True)).values())
 
 
 def _from_report(file: Path, folder: Path) -> tuple[list[StudyResults], Mapping[str, FigureBlock]]:
@@ -151,21 +176,19 @@ def _written(
     groups: list[list[StudyResults]], out: Path, options: ReportOptions, registry: Registry | None
 ) -> Iterator[Written]:
     """Yield what became of the report of each group of studies, which leaves `groups` before it is made."""
-    from benchkit.child import spared_collector
     from benchkit.report.write import write_reports
 
     while groups:
-        with spared_collector():
+        with _spared_collector():
             written = write_reports(groups.pop(0), out, options, registry=registry)
         yield written
 
 
-def _read(studies: Sequence[str], workspace: Path, storage: str) -> list[StudyResults]:
-    """Return the results of studies by their names or files, each once; a file says how they are shown."""
+def _read(given: str, workspace: Path, storage: str) -> StudyResults:
+    """Return the results of a study by its name or file, the latest without one; a file says how they are shown."""
     from benchkit.ledger import read_results
 
-    named = {study_name(given) or None: Path(given) for given in studies}
-    return [_shown(read_results(workspace, name, storage or None), path) for name, path in named.items()]
+    return _shown(read_results(workspace, study_name(given) or None, storage or None), Path(given))
 
 
 def _shown(results: StudyResults, given: Path) -> StudyResults:

@@ -29,7 +29,6 @@ from benchkit.cli.options import (
     Workspace,
     parse_size,
 )
-from benchkit.duration import duration
 from benchkit.errors import StudyError
 from benchkit.plan import parse_only
 from benchkit.registry import Registry
@@ -335,6 +334,8 @@ def _conclude(request: Request, states: Counter[str], profiled: Profiled, as_jso
         print_profile(profiled)
     print_text(f"{name}: {_counts(states) or 'nothing to train'}")
     if request.seconds < math.inf and any(states[state] for state in UNFINISHED):
+        from benchkit.analysis.wording import duration
+
         hours = duration(request.seconds, whole=True)
         print_note(f"stopped after {hours}, as asked; the same command goes on: {request.command}")
     named = shlex.join([name, *placed(request.workspace, request.plugins)])

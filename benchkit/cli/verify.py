@@ -12,7 +12,6 @@ import typer
 
 from benchkit.cli.app import cell, print_json, print_note, print_table, print_text
 from benchkit.cli.options import AllowShadow, AsJson, PluginFiles
-from benchkit.duration import duration
 from benchkit.errors import StudyError
 from benchkit.registry import Registry
 
@@ -81,6 +80,7 @@ def verify(
 
 def _retrained(capsule: Capsule, registry: Registry, scratch: Scratch, count: int, seed: int) -> Iterator[ReportCheck]:
     """Yield what trials trained again say, after a word on which they are and how long they took."""
+    from benchkit.analysis.wording import duration
     from benchkit.capsule.reading import restored
     from benchkit.verify.retraining import compare_retrained, paths_of, retrain, sample_trials, seconds_of
 

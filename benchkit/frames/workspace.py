@@ -12,8 +12,7 @@ from benchkit.analysis.summary import summarize
 from benchkit.errors import BenchkitError
 from benchkit.frames.arrow import arrow_table, need
 from benchkit.frames.tables import rows_of
-from benchkit.ledger import read_results
-from benchkit.ledger.readback import ledger_to_read
+from benchkit.ledger import UntouchedLedger, read_results
 from benchkit.registry import Registry
 from benchkit.results import StudyResults
 from benchkit.storage import DEFAULT_WORKSPACE
@@ -42,7 +41,7 @@ class Workspace:
     @property
     def studies(self) -> tuple[str, ...]:
         """Return the names of its studies, the latest first."""
-        return ledger_to_read(self.path, self.storage).studies()
+        return UntouchedLedger(self.path, self.storage).studies()
 
     def study(self, name: str | None = None) -> StudyFrames:
         """Return a study's results as they are now, without a name the latest's; raise `LedgerError` for none."""

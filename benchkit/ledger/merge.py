@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 from benchkit.data.building import building_folder, put, remove_leftovers
 from benchkit.errors import LedgerError
 from benchkit.ledger.ledger import CONDITION_FILE, STUDY_FILE, Ledger, decide, decisions_of
-from benchkit.ledger.readback import ledger_to_read, plugin_sources
+from benchkit.ledger.readback import UntouchedLedger, plugin_sources
 from benchkit.ledger.rebuild import frozen_trial
 from benchkit.ledger.tables import attributes_of, set_times, storage_errors
 from benchkit.ledger.trials import LIST, TrialFolder, is_alive, numbers_of, trial_files
@@ -62,7 +62,7 @@ def merge(ledger: Ledger, others: Sequence[Path], *, changed_plugins: bool = Fal
         if not other.is_dir() or other.resolve() == ledger.workspace.resolve():
             raise LedgerError(f"{other}: expected the folder of another workspace", hint="name a copy of one")
         if (other / "ledger.db").exists():
-            theirs = ledger_to_read(other)
+            theirs = UntouchedLedger(other)
             for name in theirs.studies():
                 _refuse_another_study(ledger, theirs, name)
                 if not changed_plugins:

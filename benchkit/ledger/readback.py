@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import gc
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -23,8 +22,16 @@ from benchkit.analysis.wording import count
 from benchkit.errors import LedgerError, nearest
 from benchkit.ledger.leases import LEASE, Sweep
 from benchkit.ledger.ledger import Attempts, Ledger, decisions_of, optuna_name
-from benchkit.ledger.tables import attributes_of, chosen_params, open_read_only, storage_errors
+from benchkit.ledger.tables import (
+    attributes_of,
+    chosen_params,
+    open_file,
+    open_read_only,
+    open_storage,
+    storage_errors,
+)
 from benchkit.ledger.trials import TrialFolder
+from benchkit.locks import place_of
 from benchkit.metrics import (
     UNDEFINED,
     Metric,
@@ -44,9 +51,6 @@ from benchkit.storage import decode
 from benchkit.study import Search, Study
 from benchkit.study.checks import REPORTED
 
-NOT_OURS = (errno.EROFS, errno.EACCES, errno.EPERM)
-"""What the system says where a workspace may only be read."""
-
 
 def read_results(
     workspace: Path, study: str | None = None, storage: str | None = None, *, upcoming: bool = False
@@ -55,21 +59,7 @@ def read_results(
 
     `upcoming` is told in `results_of`.
     """
-    return results_of(ledger_to_read(workspace, storage), study, upcoming=upcoming)
-
-
-def ledger_to_read(workspace: Path, storage: str | None = None) -> Ledger:
-    """Return a workspace's ledger, one that only looks at it where nothing there can be written: another user's, say.
-
-    Raises `LedgerError` where there is none.
-    """
-    _check_there(workspace, storage)
-    try:
-        return Ledger(workspace, storage)
-    except LedgerError as error:
-        if not isinstance(error.__cause__, OSError) or error.__cause__.errno not in NOT_OURS:
-            raise
-        return LedgerReader(workspace, storage)
+    return results_of(UntouchedLedger(workspace, storage), study, upcoming=upcoming)
 
 
 def _check_there(workspace: Path, storage: str | None) -> None:
@@ -78,6 +68,23 @@ def _check_there(workspace: Path, storage: str | None) -> None:
             f"{workspace}: there is no ledger here",
             hint="name its folder with --workspace, or run benchkit sweep first",
         )
+
+
+class UntouchedLedger(Ledger):
+    """A workspace's trials, for who only reads them: nothing is written, and locks are tried where a trial runs."""
+
+    def _opened(self, storage: str | None, patience: float) -> tuple[str, RDBStorage]:
+        _check_there(self.workspace, storage)
+        self._may_have_copies = bool(storage)
+        return "", open_storage(storage, patience) if storage else open_file(self.workspace / "ledger.db")
+
+    def sweeps(self, study: Study, trials: Sequence[FrozenTrial]) -> Mapping[str, Sweep]:
+        """Return the records of a study's sweeps where a trial runs: whether that is alive, locks may tell at once."""
+        if any(trial.state is TrialState.RUNNING for trial in trials):
+            with suppress(OSError):  # where nothing can be written, the lease alone tells
+                lock = self.workspace / "place.lock"
+                self.place = place_of(self.workspace, lock, copies=self._may_have_copies)
+        return super().sweeps(study, trials)
 
 
 @contextmanager

@@ -10,14 +10,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchkit.analysis.estimates import Estimate
-from benchkit.analysis.summary import summarize
+from benchkit.analysis.summary import last_finished, summarize
 from benchkit.analysis.wording import bare, bracket, lower_is_better, metric_unit
 from benchkit.capsule import read_capsule
 from benchkit.capsule.reading import restored
 from benchkit.errors import ReportError
 from benchkit.metrics import metric_of
 from benchkit.plan import Condition
-from benchkit.report.context.compose import last_finished
 from benchkit.results import StudyResults
 from benchkit.storage import encode, file_digest
 from benchkit.study.checks import uses_of_settings

@@ -17,9 +17,19 @@ from benchkit.analysis.agreement import (
 )
 from benchkit.analysis.estimates import CONFIDENCE, confidence_of
 from benchkit.analysis.ranking import Ranking, rank
-from benchkit.analysis.summary import Record
-from benchkit.analysis.wording import NONE, Finding, bare, bracket, count, listing, metric_unit, metric_words, number
-from benchkit.duration import duration
+from benchkit.analysis.summary import Record, last_finished, record_of
+from benchkit.analysis.wording import (
+    NONE,
+    Finding,
+    bare,
+    bracket,
+    count,
+    duration,
+    listing,
+    metric_unit,
+    metric_words,
+    number,
+)
 from benchkit.report.context.blocks import (
     Banner,
     Block,
@@ -34,9 +44,13 @@ from benchkit.report.context.blocks import (
     TableBlock,
     Term,
     TermsBlock,
+    numbered,
+    section,
+    table_block,
 )
-from benchkit.report.context.compose import finding_block, last_finished, linked, numbered, record_of
-from benchkit.report.context.sections import INTERVALS, names_used, section, table_block
+from benchkit.report.context.compose import finding_block, linked
+from benchkit.report.context.numbers import INTERVALS
+from benchkit.report.context.sections import names_used
 from benchkit.report.figures.agreement_chart import AgreementChart, agreement_data, looks_words
 from benchkit.report.figures.figure_set import FigureSet, figure_block
 from benchkit.report.files.exports import (

@@ -15,15 +15,16 @@ from typing import TYPE_CHECKING
 
 import benchkit
 from benchkit.analysis.changes import change_findings
-from benchkit.analysis.summary import summarize
+from benchkit.analysis.summary import last_finished, record_of, summarize
 from benchkit.capsule import make_capsule, shown_of
-from benchkit.capsule.archive import CAPSULE, rounded
+from benchkit.capsule.making import CAPSULE
 from benchkit.child import give_back_memory
 from benchkit.errors import ReportError
 from benchkit.registry import Registry
 from benchkit.report.context.against import changes_section, changes_since, read_record, then_words
 from benchkit.report.context.blocks import DownloadBlock, Fact, FigureBlock, ReportContext
-from benchkit.report.context.compose import compose, last_finished, record_of
+from benchkit.report.context.compose import compose
+from benchkit.report.context.numbers import in_numbers
 from benchkit.report.files.exports import (
     OURS,
     Files,
@@ -38,7 +39,7 @@ from benchkit.report.files.exports import (
 from benchkit.report.files.html import check_templates, font_files, render_html, render_print
 from benchkit.report.files.pdf import Attached, PdfPrinter
 from benchkit.report.page_text import private_results
-from benchkit.results import StudyResults
+from benchkit.results import StudyResults, rounded
 from benchkit.storage import encode, mebibytes, write_atomically
 from benchkit.study.studyfile import read_study
 
@@ -238,9 +239,10 @@ def _built(
 
 
 def build_study(results: StudyResults, figure_set: FigureSet | None, against: Path | None = None) -> StudyBuild:
-    """Return the whole content of a study, with the figures of its set; with `against`, held against its earlier state.
+    """Return the whole content of a study, with the figures of its set, or without one what it says in numbers.
 
-    Raises `ReportError` or `LedgerError` when `against` cannot be read or has nothing to compare.
+    With `against` it is held against its earlier state. Raises `ReportError` or `LedgerError` when that cannot be read
+    or has nothing to compare.
     """
     summary = summarize(results)
     changes = section = None
@@ -251,7 +253,10 @@ def build_study(results: StudyResults, figure_set: FigureSet | None, against: Pa
         main, *others = change_findings(changes)
         grave = [finding for finding in others if finding.tone == "warning"]
         summary = replace(summary, findings=(*summary.findings, main, *grave))
-    report = compose(results, summary, figure_set, section)
+    if figure_set is None:
+        report = in_numbers(results, summary, section)
+    else:
+        report = compose(results, summary, figure_set, section)
     if changes is not None:
         report = replace(report, facts=(*report.facts, Fact(name="Compared with", value=then_words(changes))))
     return StudyBuild(results=results, summary=summary, figure_set=figure_set, report=report, changes=changes)

@@ -16,7 +16,7 @@ from benchkit.analysis.candidates import (
     sweep_command,
 )
 from benchkit.analysis.estimates import compared
-from benchkit.duration import duration
+from benchkit.analysis.wording import duration
 from benchkit.plan import Condition, InterimAnalysis, Plan, planned_looks
 from benchkit.results import FINISHED, REPEATED, RETRIED, WITHOUT_FILES, StudyResults, Trial
 from benchkit.storage import encode

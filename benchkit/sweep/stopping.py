@@ -18,7 +18,6 @@ from contextlib import contextmanager
 from datetime import datetime
 from types import FrameType
 
-from benchkit.duration import duration
 from benchkit.errors import TrainingError
 
 GRACE = 5.0
@@ -241,6 +240,8 @@ def refuse_in_vain(seconds: float, environment: Mapping[str, str] = os.environ) 
     The first time may have gone into preparing data. Else it would be given back for ever.
     """
     if int(environment.get("SLURM_RESTART_COUNT") or 0):
+        from benchkit.analysis.wording import duration
+
         raise TrainingError(
             f"--requeue: job {job_here(environment)} was given back before, and again no epoch of any trial ended in "
             f"{duration(seconds, whole=True)}: it is not given back any more",

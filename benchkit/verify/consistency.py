@@ -6,8 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 
-from benchkit.capsule.archive import CAPSULE, CapsuleStudy, CapsuleTrial
-from benchkit.capsule.making import cells_digest, sha256
+from benchkit.capsule.making import CAPSULE, CapsuleStudy, CapsuleTrial, cells_digest, sha256
 from benchkit.capsule.reading import Capsule
 from benchkit.errors import StudyError
 from benchkit.plan import Condition, fingerprint, make_plan, typed_settings

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchkit.capsule.archive import CapsuleStudy
+from benchkit.capsule.making import CapsuleStudy
 from benchkit.capsule.reading import Capsule
 from benchkit.data.prepared import Manifest
 from benchkit.errors import PluginError

@@ -11,8 +11,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, Literal
 
-from benchkit.capsule.archive import CAPSULE
-from benchkit.capsule.making import squeezed
+from benchkit.capsule.making import CAPSULE, squeezed
 from benchkit.errors import ReportError
 from benchkit.report.page_text import unpacked
 

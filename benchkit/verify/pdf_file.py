@@ -9,8 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchkit.capsule.archive import CAPSULE
-from benchkit.capsule.making import squeezed
+from benchkit.capsule.making import CAPSULE, squeezed
 from benchkit.child import answer_stream, limit_memory, run_python
 from benchkit.errors import ReportError
 from benchkit.verify.opening import ReportFile, without_capsule

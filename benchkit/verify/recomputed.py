@@ -12,8 +12,7 @@ from itertools import chain, zip_longest
 
 from benchkit import __version__
 from benchkit.analysis.summary import summarize
-from benchkit.capsule.archive import ShownTable
-from benchkit.capsule.making import cell_texts, squeezed
+from benchkit.capsule.making import ShownTable, cell_texts, squeezed
 from benchkit.capsule.reading import Capsule
 from benchkit.metrics import plugin_name, score_metrics, unknown_metrics
 from benchkit.report.context.blocks import CONDITION_COLUMNS, FindingBlock, Paragraph, ReportContext, TableBlock

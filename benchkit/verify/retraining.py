@@ -11,8 +11,7 @@ from typing import Any
 
 from benchkit.analysis.estimates import estimate_metric, prediction_interval, value_of, values_by_repeat
 from benchkit.analysis.wording import bare, count, metric_unit, metric_words
-from benchkit.capsule.archive import CapsuleTrial, to_text
-from benchkit.capsule.making import sha256
+from benchkit.capsule.making import CapsuleTrial, sha256, to_text
 from benchkit.capsule.reading import Capsule, CapsuleError
 from benchkit.errors import LedgerError, PluginError
 from benchkit.ledger import Ledger

@@ -12,8 +12,17 @@ from benchkit.analysis.trials import trial_notes
 from benchkit.analysis.wording import metric_words
 from benchkit.ledger.trials import TrialFolder
 from benchkit.registry import Registry
-from benchkit.report.context.blocks import AbsentBlock, Block, Fact, FactsBlock, FindingBlock, Paragraph, Section
-from benchkit.report.context.sections import section, table_block
+from benchkit.report.context.blocks import (
+    AbsentBlock,
+    Block,
+    Fact,
+    FactsBlock,
+    FindingBlock,
+    Paragraph,
+    Section,
+    section,
+    table_block,
+)
 from benchkit.report.figures.figure_set import FigureSet
 from benchkit.report.tables.table import Table, TableOf
 from benchkit.results import WITHOUT_FILES, EpochRecord, StudyResults, Trial

@@ -12,15 +12,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from benchkit.analysis.summary import summarize
+from benchkit.analysis.summary import dated_of, summarize
 from benchkit.analysis.wording import count
 from benchkit.errors import BenchkitError
 from benchkit.ledger.readback import LedgerReader, known_studies, results_of, uncollected
 from benchkit.plan import planned_looks
 from benchkit.registry import Registry
 from benchkit.report.context import sections
-from benchkit.report.context.blocks import Paragraph, ReportContext, Section
-from benchkit.report.context.compose import banners, dated_of, findings_section, key_facts, numbered, with_data
+from benchkit.report.context.blocks import Paragraph, ReportContext, Section, numbered
+from benchkit.report.context.compose import findings_section, key_facts, with_data
+from benchkit.report.context.numbers import banners
 from benchkit.report.context.sections import SectionInputs
 from benchkit.report.figures.figure_set import FigureSet
 from benchkit.report.page_text import private_results

@@ -14,8 +14,7 @@ from measurements import BOOKKEEPING, DEVICES, Part, Verdict, verdicts
 from ratio_chart import RatioChart, fastest_words, ratio_data
 
 from benchkit import __version__
-from benchkit.analysis.wording import listing
-from benchkit.duration import duration
+from benchkit.analysis.wording import duration, listing
 from benchkit.errors import ReportError
 from benchkit.report.context.blocks import (
     Banner,
@@ -26,10 +25,11 @@ from benchkit.report.context.blocks import (
     FindingBlock,
     Paragraph,
     ReportContext,
+    numbered,
+    section,
+    table_block,
 )
 from benchkit.report.context.blocks import Section as ReportSection
-from benchkit.report.context.compose import numbered
-from benchkit.report.context.sections import section, table_block
 from benchkit.report.figures.drawing import spec_to_svg
 from benchkit.report.figures.figure_set import figure_block
 from benchkit.report.files.html import font_files, render_html, render_print

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchkit.analysis.changes import Change, Changes, change_findings, compare_records, pairing_words
-from benchkit.analysis.summary import Record, record_from
+from benchkit.analysis.summary import Record, record_from, record_of
 from benchkit.analysis.wording import (
     NONE,
     bracket,
@@ -22,13 +22,13 @@ from benchkit.analysis.wording import (
     p_value,
     within_range,
 )
-from benchkit.capsule.archive import rounded
 from benchkit.errors import ReportError, nearest
-from benchkit.report.context.blocks import Block, CodeBlock, Paragraph, Section
-from benchkit.report.context.compose import finding_block, record_of
-from benchkit.report.context.sections import INTERVALS, section, table_block
+from benchkit.report.context.blocks import Block, CodeBlock, Paragraph, Section, section, table_block
+from benchkit.report.context.compose import finding_block
+from benchkit.report.context.numbers import INTERVALS
 from benchkit.report.page_text import private_results
 from benchkit.report.tables.table import ESTIMATE_PARTS, Cell, Column, Table, TableOf, estimate_cell, number_cell
+from benchkit.results import rounded
 
 _EMBEDDED = re.compile(r'<script type="application/json" class="record">(.*?)</script>', re.DOTALL)
 HINT = "give a workspace folder, a report's results.json, or the HTML of a report"
@@ -67,10 +67,9 @@ def read_record(against: Path, study: str) -> Record:
 
 
 def _from_workspace(workspace: Path, study: str) -> Record:
-    from benchkit.ledger import read_results
-    from benchkit.ledger.readback import ledger_to_read
+    from benchkit.ledger import UntouchedLedger, read_results
 
-    known = ledger_to_read(workspace).studies()
+    known = UntouchedLedger(workspace).studies()
     name = _name(known, study, workspace)
     results = read_results(workspace, name, None)
     return record_of(rounded(private_results(results)))

@@ -1,14 +1,17 @@
-"""What the templates see: a tree of frozen values in which every number is text already. No field goes undocumented."""
+"""What the templates see: a tree of frozen values in which every number is text already. No field goes undocumented.
+
+Last of each kind come what makes sections and tables that are yet to be numbered, and what numbers them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from markupsafe import Markup
 
-from benchkit.report.tables.table import Table
+from benchkit.report.tables.table import Table, to_csv
 
 MOST_DATA = 4_000_000
 """A longer CSV table behind a figure is not embedded in the page; it is among the files beside the report."""
@@ -126,6 +129,32 @@ class TableBlock:
     cited: tuple[Link, ...] = field(metadata={"help": "the references that the caption rests on"}, default=())
     folded: bool = field(metadata={"help": "whether print leaves it to the CSV, and the page folds it"}, default=False)
     follow: Follow = field(metadata={"help": "how the table follows what a reader chooses"}, default=Follow())
+
+
+MOST_ROWS = 500
+"""A page shows at most this many rows of a table; more would make the PDF slow, and CSV has them all."""
+
+
+def table_block(
+    name: str, title: str, caption: str, table: Table, full: Table | None = None, *, folded: bool = False
+) -> TableBlock:
+    """Return a table that is yet to be numbered; `full` is what its CSV holds when the page shows a part.
+
+    A `folded` one is a line in print, where its CSV is attached, and folded on the page.
+    """
+    whole = full or table
+    shown = table.with_rows(table.rows[:MOST_ROWS])
+    missing = len(whole.rows) - len(shown.rows)
+    return TableBlock(
+        number=0,
+        name=name,
+        title=title,
+        caption=caption,
+        table=shown,
+        csv=to_csv(whole),
+        omitted=f"{missing:,} of {len(whole.rows):,} rows are in the CSV file only." if missing else "",
+        folded=folded,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -275,6 +304,30 @@ class Section:
     name: str = field(metadata={"help": "the identifier: anchor"})
     title: str = field(metadata={"help": "the heading"})
     blocks: tuple[Block, ...] = field(metadata={"help": "what it holds, from top to bottom"})
+
+
+def section(name: str, title: str, blocks: Sequence[Block]) -> Section:
+    """Return a section that is yet to be numbered."""
+    return Section(number=0, name=name, title=title, blocks=tuple(blocks))
+
+
+def numbered(parts: Iterable[Section]) -> tuple[Section, ...]:
+    """Return the sections with themselves, their tables and their figures counted through from 1."""
+    tables = figures = 0
+    result = []
+    for number, part in enumerate(parts, 1):
+        blocks: list[Block] = []
+        for block in part.blocks:
+            if isinstance(block, TableBlock):
+                tables += 1
+                blocks.append(replace(block, number=tables))
+            elif isinstance(block, FigureBlock):
+                figures += 1
+                blocks.append(replace(block, number=figures))
+            else:
+                blocks.append(block)
+        result.append(replace(part, number=number, blocks=tuple(blocks)))
+    return tuple(result)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,30 +10,19 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from benchkit import __version__
 from benchkit.analysis.candidates import repeats_words
 from benchkit.analysis.estimates import searched_conditions
 from benchkit.analysis.summary import (
-    Property,
-    Record,
     Summary,
-    dotted_settings,
-    record_text,
-    recorded_conditions,
-    setting_text,
 )
-from benchkit.analysis.trials import STATES, coverage_words
-from benchkit.analysis.wording import Finding, count, listing, setting
-from benchkit.duration import duration
-from benchkit.errors import BenchkitError, ReportError, StudyError
-from benchkit.plan import typed_settings
-from benchkit.report.context import provenance_sections, sections
+from benchkit.analysis.trials import STATES
+from benchkit.analysis.wording import Finding, count, duration, listing
+from benchkit.errors import ReportError, StudyError
+from benchkit.report.context import sections
 from benchkit.report.context.blocks import (
     AbsentBlock,
-    Banner,
     Block,
     Fact,
     FigureBlock,
@@ -45,89 +34,19 @@ from benchkit.report.context.blocks import (
     ReportContext,
     Section,
     TableBlock,
+    numbered,
+    section,
 )
 from benchkit.report.context.glossary import UsedPlugin, cited, literature, used_plugins
-from benchkit.report.context.provenance_sections import data_facts, environment_facts, plugin_facts
-from benchkit.report.context.sections import SectionInputs, models_used, names_used, section
+from benchkit.report.context.numbers import head
+from benchkit.report.context.sections import SectionInputs, models_used, names_used
 from benchkit.report.context.source_section import source_section
 from benchkit.results import StudyResults
-from benchkit.storage import encode
 from benchkit.study import Study
 from benchkit.study.logo import Picture, read_logo
 
 if TYPE_CHECKING:
     from benchkit.report.figures.figure_set import FigureSet
-
-
-def record_of(results: StudyResults) -> Record:
-    """Return the study's record: file, settings, versions, plugins, data, and every score of every repeat."""
-    study = results.study
-    return Record(
-        study=study.name,
-        metric=study.report.metric,
-        seed=study.seed,
-        smoke=study.smoke,
-        dated=dated_of(results),
-        source=study.source,
-        properties=(
-            *_named("study", _study(study)),
-            *_named("setting", _settings(study)),
-            *_of_facts("version", environment_facts(results)),
-            *_of_facts("plugin", plugin_facts(results, ())),
-            *_of_facts("data", data_facts(results.data)),
-        ),
-        conditions=recorded_conditions(results),
-    )
-
-
-def last_finished(results: StudyResults) -> float:
-    """Return when the last trial finished, in seconds since 1970, 0 before any."""
-    return max((trial.finished for trial in results.trials), default=0.0)
-
-
-def dated_of(results: StudyResults) -> str:
-    """Return the day on which the last trial finished, such as 3 May 2026, or nothing."""
-    last = last_finished(results)
-    return f"{datetime.fromtimestamp(last, UTC):%d %B %Y}".lstrip("0") if last else ""
-
-
-def _named(kind: str, pairs: Iterable[tuple[str, str]]) -> Iterable[Property]:
-    return (Property(kind=kind, name=name, value=value) for name, value in pairs)
-
-
-def _of_facts(kind: str, facts: Iterable[Fact]) -> Iterable[Property]:
-    return _named(kind, ((fact.name, fact.value) for fact in facts))
-
-
-def _study(study: Study) -> Iterable[tuple[str, str]]:
-    """Yield what the file says beside the settings: seed, repeats, factors and search."""
-    yield "name", study.name
-    yield "seed", str(study.seed)
-    yield "repeats", str(study.repeats)
-    yield "confirm", str(study.confirm)
-    yield "smoke", setting(study.smoke)
-    yield "metric", study.report.metric
-    yield "overrides", ", ".join(study.overrides)
-    for factor in study.factors:
-        yield f"factor {factor.path}", ", ".join(level.label for level in factor.levels)
-    if study.search:
-        search = encode(study.search)
-        search["sampler"] = search.pop("samplers") or search["sampler"]
-        for searched in search.pop("space"):
-            yield (
-                f"search {searched.pop('path')}",
-                ", ".join(f"{key} = {setting_text(value)}" for key, value in searched.items()),
-            )
-        yield from dotted_settings(search, "search")
-
-
-def _settings(study: Study) -> Iterable[tuple[str, str]]:
-    """Yield the base settings by dotted path, defaults filled in where the base can stand without a factor's levels."""
-    try:
-        tree = encode(typed_settings(study.settings, study.seed))
-    except BenchkitError:
-        tree = encode(study.settings)
-    return dotted_settings(tree)
 
 
 def compose(
@@ -143,29 +62,17 @@ def compose(
     made = [part for part in _sections(inputs, changes) if part is not None]
     found = [with_data(part) for part in (figure_set.finished(made) if figure_set else made)]
     parts = with_author_text(inputs, [part for part in found if part.blocks])
-    parts.append(provenance_sections.coverage_section(inputs))
+    parts.append(sections.coverage_section(inputs))
     if figure_set:
         plugins = used_plugins(results, figure_set.registry)
-        parts = _explained([*parts, provenance_sections.reproduce_section(inputs, plugins)], plugins, facts)
+        parts = _explained([*parts, sections.reproduce_section(inputs, plugins)], plugins, facts)
     shown = numbered(parts)
     study = results.study
-    return ReportContext(
-        title=study.title,
-        question=study.question,
+    return replace(
+        head(results, summary, linked(shown) if figure_set else shown),
         description="" if study.report.abstract else settings_in_words(study.description),
-        authors=listing(study.report.authors, most=20),
-        study_name=study.name,
-        generator=f"benchkit {__version__}",
-        dated=dated_of(results),
-        banners=banners(results, summary),
-        answer=summary.answer,
-        basis=summary.basis,
         facts=facts,
-        sections=linked(shown) if figure_set else shown,
-        abstract=paragraphs(study.report.abstract),
-        keywords=", ".join(" ".join(word.split()) for word in study.report.keywords),
         logo=logo_of(study, figure_set.problems) if figure_set else None,
-        record=record_text(record_of(results)),
     )
 
 
@@ -181,7 +88,7 @@ def _sections(inputs: SectionInputs, changes: Section | None) -> Iterator[Sectio
     yield sections.extra_section(inputs)
     study = inputs.results.study
     if study.origin is not None or study.published:
-        yield source_section(inputs)
+        yield source_section(inputs.results, inputs.summary)
 
 
 def with_data(part: Section) -> Section:
@@ -194,49 +101,8 @@ def with_data(part: Section) -> Section:
 def _explained(parts: Sequence[Section], plugins: Sequence[UsedPlugin], facts: Sequence[Fact]) -> list[Section]:
     """Return the sections with their references, and behind them the one that explains and lists what they use."""
     known = literature(plugins, parts, facts)
-    terms = provenance_sections.terms_section(known)
+    terms = sections.terms_section(known)
     return [*cited(parts, known), *([terms] if terms else [])]
-
-
-def numbered(parts: Iterable[Section]) -> tuple[Section, ...]:
-    """Return the sections with themselves, their tables and their figures counted through from 1."""
-    tables = figures = 0
-    result = []
-    for number, part in enumerate(parts, 1):
-        blocks: list[Block] = []
-        for block in part.blocks:
-            if isinstance(block, TableBlock):
-                tables += 1
-                blocks.append(replace(block, number=tables))
-            elif isinstance(block, FigureBlock):
-                figures += 1
-                blocks.append(replace(block, number=figures))
-            else:
-                blocks.append(block)
-        result.append(replace(part, number=number, blocks=tuple(blocks)))
-    return tuple(result)
-
-
-def banners(results: StudyResults, summary: Summary, *, missing_in: str = "Trials") -> tuple[Banner, ...]:
-    """Return the warnings over a whole report, or a page whose section `missing_in` says which trials are missing."""
-    banners = []
-    if results.study.smoke:
-        banners.append(
-            Banner(title="Smoke run", text="A tiny version of the study on other data. No number here is a result.")
-        )
-    variant = [change.replace("=", " = ", 1) for change in results.study.changed_protocol]
-    if variant and not results.study.smoke:
-        words = f"Settings differ from the study file: {listing(variant, most=8)}. Its numbers hold for these settings."
-        banners.append(Banner(title="Variant", text=words))
-    if results.data.get("synthetic"):
-        banners.append(
-            Banner(title="Synthetic numbers", text="Nothing was trained: a random generator made these numbers.")
-        )
-    if not all(row.complete for row in summary.numbers.coverage):
-        words = f"{coverage_words(summary.numbers.coverage)}; section {missing_in} says what is missing."
-        ended = all(row.ended for row in summary.numbers.coverage)
-        banners.append(Banner(title="Trials without a score" if ended else "Not complete", text=words))
-    return tuple(banners)
 
 
 def key_facts(results: StudyResults, summary: Summary) -> tuple[Fact, ...]:
@@ -276,11 +142,6 @@ def settings_in_words(text: str) -> str:
     return re.sub(
         r"--set\s+([\w.-]+)=(\S*[^\s.,;])", r"\1 = \2", re.sub(r"(--set\s+\S*[^\s.,;])(?=\s+--set\s)", r"\1,", text)
     )
-
-
-def paragraphs(text: str) -> tuple[str, ...]:
-    """Return the paragraphs of a text, which empty lines part."""
-    return tuple(" ".join(part.split()) for part in re.split(r"\n\s*\n", text) if part.strip())
 
 
 def logo_of(study: Study, problems: list[str]) -> Logo | None:

@@ -1,42 +1,51 @@
-"""The sections of a report that show results: findings, results, training, search, images, cost, published numbers."""
+"""The sections of a report: what came out (results, training, search, images, cost), and where it comes from.
+
+The latter are its trials, how to reproduce it, and its glossary. Tables come from `numbers.py`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import base64
+import shlex
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
-from benchkit.analysis.estimates import CONFIDENCE, confidence_of, constant_words
-from benchkit.analysis.ranking import Ranking, earlier_words, mean_intervals_words
-from benchkit.analysis.summary import StudyStatistics, Summary
-from benchkit.analysis.training import comparable_times
-from benchkit.analysis.wording import count, listing, metric_words, number, quoted, setting
-from benchkit.duration import duration
-from benchkit.report.context.blocks import AbsentBlock, Block, FigureBlock, Paragraph, Section, TableBlock
-from benchkit.report.tables.result_tables import (
-    confirmation_table,
-    confusions_table,
-    cost_table,
-    effects_table,
-    efficiency_table,
-    model_pairs_table,
-    models_table,
-    pairs_matrix,
-    pairs_table,
-    ranking_table,
-    search_budget_table,
-    search_space_table,
-    split_table,
-    uncertainty_table,
+from benchkit.analysis.candidates import repeats_words, without_options
+from benchkit.analysis.summary import Summary, recorded_data, recorded_environment, recorded_plugins
+from benchkit.analysis.wording import count, duration, listing, metric_words, number, setting
+from benchkit.metrics import epoch_readings
+from benchkit.registry.kit_record import UNCHECKED
+from benchkit.registry.registry import BUILT_IN
+from benchkit.report.context.blocks import (
+    AbsentBlock,
+    Block,
+    CodeBlock,
+    DownloadBlock,
+    Fact,
+    FactsBlock,
+    FigureBlock,
+    Paragraph,
+    Section,
+    TermsBlock,
+    section,
 )
-from benchkit.report.tables.table import Table, to_csv
+from benchkit.report.context.glossary import Literature, UsedPlugin, bibtex, glossary_terms, reference_terms
+from benchkit.report.context.numbers import (
+    confusion_tables,
+    cost_tables,
+    coverage_tables,
+    model_tables,
+    results_tables,
+    search_tables,
+    trial_tables,
+)
+from benchkit.report.files.exports import resolved
 from benchkit.results import SPLITS, StudyResults
 
 if TYPE_CHECKING:
     from benchkit.report.figures.figure_set import FigureSet
-
-MOST_ROWS = 500
-"""A page shows at most this many rows of a table; more would make the PDF slow, and CSV has them all."""
 
 SEARCH_FIGURES = (
     "search-history",
@@ -49,13 +58,6 @@ SEARCH_FIGURES = (
 )
 STANDARD_FIGURES = ("results-forest", "learning-curves", *SEARCH_FIGURES, "confusion-matrix", "speed-cost")
 """The figures of every report; a study that names one of them with options gets it a second time, with these."""
-
-INTERVALS = mean_intervals_words(CONFIDENCE)
-EFFICIENCY = (
-    "Training time up to the end of the selected epoch; the share that training used of the rate at which the device "
-    "multiplies large matrices in the same precision (three times the forward FLOPs an image, matrix products and "
-    f"convolutions alone); and, where the device tells it, the energy of all that ran on it. {INTERVALS}"
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,174 +110,28 @@ def _with_options(name: str, options: Mapping[str, object]) -> str:
     return f"{name} ({listed})" if listed else name
 
 
-def section(name: str, title: str, blocks: Sequence[Block]) -> Section:
-    """Return a section that is yet to be numbered."""
-    return Section(number=0, name=name, title=title, blocks=tuple(blocks))
-
-
-def table_block(
-    name: str, title: str, caption: str, table: Table, full: Table | None = None, *, folded: bool = False
-) -> TableBlock:
-    """Return a table that is yet to be numbered; `full` is what its CSV holds when the page shows a part.
-
-    A `folded` one is a line in print, where its CSV is attached, and folded on the page.
-    """
-    whole = full or table
-    shown = table.with_rows(table.rows[:MOST_ROWS])
-    missing = len(whole.rows) - len(shown.rows)
-    return TableBlock(
-        number=0,
-        name=name,
-        title=title,
-        caption=caption,
-        table=shown,
-        csv=to_csv(whole),
-        omitted=f"{missing:,} of {len(whole.rows):,} rows are in the CSV file only." if missing else "",
-        folded=folded,
-    )
-
-
-def _spread_words(ranking: Ranking) -> str:
-    """Return why a condition is clearly worse though its interval holds 0, where one is."""
-    ends = [row.pair.comparison.difference for row in ranking.worse if row.pair]
-    if not any(one.low is not None and one.high is not None and one.low <= 0 <= one.high for one in ends):
-        return ""
-    return (
-        " An interval rests on its own few differences and may hold 0 where the test decides, which learns the spread "
-        "of repeats from all conditions."
-    )
-
-
 def results_section(inputs: SectionInputs) -> Section:
-    """Return the ranking, the forest plot, every metric of every split, all pairs, and marginal effects."""
-    evidence = inputs.summary.numbers
-    metric, results = metric_words(evidence.metric), inputs.results
-    intervals = mean_intervals_words(confidence_of(results), results.resampled)
-    select = str(inputs.results.study.settings.get("train", {}).get("select", "best"))
-    blocks: list[Block] = [
-        table_block(
-            "ranking",
-            f"Conditions by {metric}",
-            f"Conditions by mean {metric}, best first. {intervals} From the best: the difference, paired by repeat"
-            f"{_looks_apart(evidence)}. "
-            "P(best better): P(A > B), the share of pairs of runs in which the best does better. "
-            "p (worse): of a one-sided Welch t test against the strongest rival, variances shrunk to a common one, "
-            f"by Holm's correction; clearly worse below {number(evidence.ranking.alpha)}"
-            f"{earlier_words(evidence.ranking)}.{_spread_words(evidence.ranking)}"
-            f"{constant_words(evidence.balance, evidence.metric)}",
-            ranking_table(evidence),
-        ),
-        *inputs.figure("results-forest"),
-        *inputs.figures_with_data("looks", "ladder", *["grid-heatmap"] * (len(inputs.results.study.factors) > 1)),
-    ]
-    blocks += _metric_tables(evidence, select, intervals)
-    if evidence.uncertainty:
-        blocks.append(
-            table_block(
-                "uncertainty",
-                "Test accuracy over other seeds and other images",
-                "Where the mean would lie (95 %) with other seeds, the same models on other images, and with both: t "
-                "intervals by the variances of repeats and images as crossed random effects, with Satterthwaite's "
-                "degrees of freedom. Few repeats tell so little of the spread of seeds that their own interval may be "
-                "wider than that of both, of which the many images tell as well.",
-                uncertainty_table(evidence),
-            )
-        )
-    if evidence.effects:
-        blocks.append(
-            table_block(
-                "effects",
-                "Marginal means of the factors",
-                effects_caption(evidence.metric, results.resampled),
-                effects_table(evidence.effects, evidence.metric),
-            )
-        )
-    if any(pair.p_adjusted is not None for pair in evidence.ranking.pairs):
-        blocks += _pair_tables(evidence)
-    return section("results", "Results", blocks)
+    """Return the ranking, the forest plot, every metric of every split, marginal effects, and all pairs."""
+    ranking, *others = results_tables(inputs.results, inputs.summary.numbers)
+    figures = [*inputs.figure("results-forest"), *inputs.figures_with_data(*_figures_of_factors(inputs))]
+    return section("results", "Results", [ranking, *figures, *others])
 
 
-def effects_caption(metric: str, resampled: float) -> str:
-    """Return the caption of the marginal means of a metric."""
-    return (
-        f"Mean {metric_words(metric)} of every level over all conditions that have it, using the repeats that all of "
-        f"them finished. {mean_intervals_words(CONFIDENCE, resampled)}"
-    )
-
-
-def _metric_tables(evidence: StudyStatistics, select: str, intervals: str) -> list[TableBlock]:
-    """Return every metric of every split, test first; the others are folded behind it."""
-    blocks: list[TableBlock] = []
-    for split in SPLITS[::-1]:
-        table = split_table(evidence, split)
-        if table is not None:
-            blocks.append(
-                table_block(
-                    f"metrics-{split}",
-                    f"All metrics on {split}",
-                    f"Every metric on {split} images, mean over repeats. {intervals} Bold: best mean of the column, "
-                    f"which is no test.{_selection(split, select, evidence)}"
-                    f"{constant_words(evidence.balance, f'{split}.accuracy')}",
-                    table,
-                    folded=bool(blocks),
-                )
-            )
-    return blocks
-
-
-def _pair_tables(evidence: StudyStatistics) -> list[TableBlock]:
-    """Return all pairs as a matrix, where it is not too wide, and each with its test."""
-    metric = metric_words(evidence.metric)
-    shown, full = pairs_table(evidence)
-    matrix = pairs_matrix(evidence)
-    blocks: list[TableBlock] = []
-    if matrix is not None:
-        blocks.append(
-            table_block(
-                "pairs-matrix",
-                "Differences of all pairs of conditions",
-                f"Mean {metric} of the row's condition minus the column's (by rank) over the repeats of both; below it "
-                f"p of the paired t test after Holm's correction{_looks_apart(evidence)}. Bold: told apart by these "
-                "few differences alone.",
-                matrix,
-            )
-        )
-    blocks.append(
-        table_block(
-            "pairs",
-            "All pairs of conditions",
-            f"Paired t tests of {metric} by repeat{_looks_apart(evidence)}. Better: in the repeats of both. "
-            "Brackets: 95 % t interval of the difference. Detectable: the "
-            "smallest true difference that these repeats find with 80 % power after correction. P(A > B): the share "
-            "of all pairs of runs, one of each, in which the first does better. Bold: told apart.",
-            shown,
-            full,
-            folded=matrix is not None or full is not shown,
-        )
-    )
-    return blocks
-
-
-def _looks_apart(evidence: StudyStatistics) -> str:
-    """Return that tests and intervals of pairs do not allow for several looks, where looks are planned."""
-    return " (for one look alone: verdicts allow for all looks)" if evidence.looks.planned else ""
-
-
-def _selection(split: str, select: str, evidence: StudyStatistics) -> str:
-    if split == "test":
-        looks = bool(evidence.looks.planned) and evidence.metric.startswith("test.")
-        more = "; the looks at them chose which conditions got more repeats" if looks else ""
-        return f" The test images chose no epoch and no setting{more}."
-    if split == "train":
-        return " Scored without augmentation, by the same weights as the other splits."
-    if select != "best":
-        return " The weights of the last epoch are scored."
-    return " The validation images chose the epoch whose weights are scored, so these numbers are a little too good."
+def _figures_of_factors(inputs: SectionInputs) -> list[str]:
+    """Return the figures that a study may have for its looks and its factors: a ladder's levels set several things."""
+    factors = inputs.results.study.factors
+    asked = {
+        "looks": bool(inputs.summary.numbers.looks.taken),
+        "ladder": len(factors) == 1 and any(len(level.settings) > 1 for level in factors[0].levels),
+        "grid-heatmap": len(factors) > 1,
+    }
+    return [name for name, wanted in asked.items() if wanted]
 
 
 def training_section(inputs: SectionInputs) -> Section:
-    """Return the learning curves, and the learning rate where it changes."""
-    beside = inputs.figures_with_data("metric-curves", "learning-rate")
+    """Return the learning curves, those of other metrics that epochs are read by, and the rate where it changes."""
+    read = ["metric-curves"] * bool(epoch_readings(inputs.results.study.named_metrics))
+    beside = inputs.figures_with_data(*read, "learning-rate")
     return section("training", "Training", [*inputs.figure("learning-curves"), *beside])
 
 
@@ -293,28 +149,7 @@ def search_section(inputs: SectionInputs) -> Section | None:
             text=f"{count(search.trials, 'trial')}{f' for each {each}' if each else ''}, {sampler}, pruner "
             f"{search.pruner}, goal {goals}. Only validation images guide the search."
         ),
-        table_block(
-            "search-budget",
-            "Budget of every search",
-            "What each search was given and has spent, so that searches are compared at equal effort. Pruned: "
-            "share of the finished trials that were ended early. Training time: sum over all its trials.",
-            search_budget_table(searches),
-        ),
-        table_block(
-            "search-space",
-            "Searched settings",
-            "Searched settings, their ranges, and what the best trial of each search chose.",
-            search_space_table(search, searches),
-        ),
-        table_block(
-            "confirmation",
-            "Search score and fresh repeats",
-            "The best score of a search is one lucky draw among many. Fresh repeats of the same settings are free of "
-            "that luck, but not of the validation images, which chose them and favour them still; by test images they "
-            "stand among the conditions. Beside them the study's own settings. "
-            f"{mean_intervals_words(confidence_of(inputs.results))}",
-            confirmation_table(searches),
-        ),
+        *search_tables(inputs.results, inputs.summary.numbers),
     ]
     figures = [block for name in SEARCH_FIGURES for block in inputs.figure(name)]
     return section("search", "Search", [*blocks, *figures])
@@ -327,49 +162,16 @@ def images_section(inputs: SectionInputs) -> Section:
         Paragraph(
             text="This section is about the trained models as they are and the test images as they happen to be. Its "
             "intervals say what other images would give, and nothing of other random seeds."
-        )
+        ),
+        *model_tables(evidence),
     ]
-    if evidence.models:
-        blocks.append(
-            table_block(
-                "models",
-                "Test accuracy of every trained model",
-                "Each trained model's test accuracy. Brackets: 95 % Wilson interval over test images.",
-                models_table(evidence.models),
-                folded=True,
-            )
-        )
-    if evidence.model_pairs:
-        blocks.append(
-            table_block(
-                "model-pairs",
-                "Models on the same test images",
-                "The model of the best condition against the model of each other one, same repeat, same test images: "
-                "exact McNemar test, p after Holm's correction within this table. Brackets: 95 % paired bootstrap "
-                "interval over the test images.",
-                model_pairs_table(evidence.model_pairs),
-                folded=True,
-            )
-        )
-    elif len(evidence.ranking.rows) > 1:
+    if not evidence.model_pairs and len(evidence.ranking.rows) > 1:
         blocks.append(
             Paragraph(text="Models are not compared image by image: that needs the stored predictions of both.")
         )
-    blocks += inputs.figures_with_data("data-sheet", "repeated-images")
+    blocks += inputs.figures_with_data("data-sheet", *["repeated-images"] * bool(evidence.repeated))
     blocks += [*inputs.figure("confusion-matrix"), *inputs.figures_with_data("class-scores", "reliability")]
-    report = evidence.classes
-    if report is not None and report.confusions:
-        blocks.append(
-            table_block(
-                "confusions",
-                "Most frequent confusions",
-                f"What {quoted(report.label)} most often takes for what, {report.split} images, summed over "
-                f"{count(report.repeats, 'repeat')}.",
-                confusions_table(report),
-                folded=True,
-            )
-        )
-    return section("images", "Test images and classes", blocks)
+    return section("images", "Test images and classes", [*blocks, *confusion_tables(evidence)])
 
 
 def cost_section(inputs: SectionInputs) -> Section:
@@ -387,18 +189,8 @@ def cost_section(inputs: SectionInputs) -> Section:
                 f"all. Device: "
                 f"{'; '.join(devices)}. Precision: {', '.join(precisions)}.{mixed}{energy}"
             ),
-            table_block(
-                "cost",
-                "Speed and cost",
-                "Parameters, forward FLOPs per image, and means over repeats of training time, training speed "
-                f"(evaluation excluded) and peak memory. {INTERVALS}",
-                cost_table(costs),
-                folded=len(costs) > 1 and not comparable_times(costs),
-            ),
+            *cost_tables(inputs.summary.numbers),
         ]
-        efficiency = efficiency_table(costs)
-        if efficiency:
-            blocks.append(table_block("efficiency", "Time to best and use of the device", EFFICIENCY, efficiency))
     return section("cost", "Speed and cost", [*blocks, *inputs.figure("speed-cost")])
 
 
@@ -421,3 +213,149 @@ def extra_section(inputs: SectionInputs) -> Section | None:
     wanted = [(name, options) for name, options in asked if options or name not in STANDARD_FIGURES]
     blocks = [block for name, options in wanted for block in inputs.figure(name, options)]
     return section("figures", "Further figures", blocks) if wanted else None
+
+
+def coverage_section(inputs: SectionInputs) -> Section:
+    """Return what was planned and what came of it, failures with their reason, test reads, and every trial."""
+    evidence = inputs.summary.numbers
+    reads = evidence.reads
+    planned, *troubles = coverage_tables(evidence)
+    told = Paragraph(text=_reads(reads.reads, reads.trials, reads.repeated))
+    left_out = [Paragraph(text=line) for line in evidence.left_out]
+    return section("coverage", "Trials", [planned, told, *troubles, *left_out, *trial_tables(inputs.results)])
+
+
+def _reads(reads: int, trials: int, repeated: int) -> str:
+    if not trials:
+        return "The test images have not been read: no trial is done."
+    words = f"The test images were read {count(reads, 'time')}, by {count(trials, 'done trial')}"
+    if repeated:
+        return f"{words}; {count(repeated, 'trial')} read them more than once."
+    return f"{words}; none read them more than once, and nothing was chosen by them."
+
+
+def reproduce_section(inputs: SectionInputs, plugins: tuple[UsedPlugin, ...]) -> Section:
+    """Return the command, the study as written and as resolved, versions, plugins, device, data and seeds."""
+    results = inputs.results
+    study = results.study
+    blocks: list[Block] = [
+        CodeBlock(title="Commands", text=commands(results)),
+        FactsBlock(title="Random seeds", facts=_seeds(results)),
+        FactsBlock(title="Data", facts=(*images_used(results), *_counts_named(_facts(recorded_data(results.data))))),
+        FactsBlock(title="Versions and device", facts=_facts(recorded_environment(results))),
+        FactsBlock(title="Plugins", facts=tuple(map(by_origin, plugin_facts(results, plugins)))),
+        _file("Study file", "The study as it was written.", "study.toml", study.source),
+        _file("Settings", "The base settings with every default; factors and search aside.", "settings.toml",
+              resolved(results)),
+    ]  # fmt: skip
+    kept = [block for block in blocks if not isinstance(block, FactsBlock) or block.facts]
+    return section("reproduce", "How to reproduce this", kept)
+
+
+def by_origin(fact: Fact) -> Fact:
+    """Return a fact on plugins, each a name with its origin in brackets, with the names of one origin together."""
+    origins: dict[str, list[str]] = {}
+    for plugin in fact.value.split("; "):
+        name, bracket, origin = plugin.partition(" (")
+        if origin.startswith(f"{BUILT_IN} "):  # whose tests put them through the kit, whatever was asked on a machine
+            origin = origin.replace(f", {UNCHECKED}", "")
+        origins.setdefault(f"{bracket}{origin}", []).append(name)
+    return replace(fact, value="; ".join(f"{', '.join(names)}{origin}" for origin, names in origins.items()))
+
+
+def _file(title: str, text: str, file: str, content: str) -> DownloadBlock:
+    data = content.encode(errors="backslashreplace")
+    return DownloadBlock(
+        title=title,
+        text=text,
+        file=file,
+        media_type=f"application/{'toml' if file.endswith('.toml') else 'x-bibtex'}",
+        content=base64.b64encode(data).decode(),
+        size=f"{len(data):,} bytes",
+    )
+
+
+PLACED = ("-w", "--workspace", "--plugin", "--allow-shadow")
+"""The options of a sweep without which its report would not be found, or would lack what plugins say."""
+
+VALUED = ("--retry", "--hours", "--stop-by", "--lease", "--patience")
+SWITCHES = ("--json", "--watch", "--profile", "--requeue", "--allow-changed-plugins")
+"""Options of a sweep, with a value and without, that bear on no result of a study that is trained from its start."""
+
+
+def commands(results: StudyResults) -> str:
+    """Return the commands that train the study and report it, where its sweep put it, one a line.
+
+    Options that bear on no result, such as `--watch` and `--hours`, are left out.
+    """
+    sweep = results.command or shlex.join(["benchkit", "sweep", results.study.name])
+    try:
+        words = without_options(shlex.split(sweep), VALUED, SWITCHES)
+    except ValueError:
+        words = []
+    where: list[str] = []
+    for word, value in zip_longest(words, words[1:], fillvalue=""):
+        if word.partition("=")[0] in PLACED:
+            where += [word] if "=" in word or word == "--allow-shadow" else [word, value]
+    return f"{shlex.join(words) if words else sweep}\n{shlex.join(['benchkit', 'report', results.study.name, *where])}"
+
+
+def _seeds(results: StudyResults) -> tuple[Fact, ...]:
+    study = results.study
+    facts = [
+        Fact(name="study seed", value=str(study.seed)),
+        Fact(
+            name="rule",
+            value="each is a sha256 over study seed, repeat and purpose, never over a factor: the same repeat of two "
+            "conditions starts from the same numbers and sees images in the same order",
+        ),
+        Fact(name="repeats", value=f"{repeats_words(results)}, numbered from 0"),
+        *(
+            Fact(name=f"decided: {one.name}", value=f"{one.value} ({one.why}; benchkit {one.version})")
+            for one in results.decisions
+        ),
+    ]
+    return tuple(facts)
+
+
+def plugin_facts(results: StudyResults, known: tuple[UsedPlugin, ...]) -> tuple[Fact, ...]:
+    """Return the plugins as the trials recorded them, or as they are installed now where no trial did.
+
+    Figures of other distributions are named as well: no trial records what only draws.
+    """
+    facts = _facts(recorded_plugins(results))
+    if not facts:
+        return tuple(Fact(name=f"{plugin.kind}: {plugin.name}", value=plugin.origin) for plugin in known)
+    others = (one for one in known if one.kind == "figures" and not one.origin.startswith("benchkit "))
+    told = ((one, ", ".join(filter(None, (one.origin, one.checked)))) for one in others)
+    return (*facts, *(Fact(name=f"figure {one.name}", value=f"{one.title} ({words})") for one, words in told))
+
+
+def _facts(known: Iterable[tuple[str, str]]) -> tuple[Fact, ...]:
+    return tuple(Fact(name=name, value=value) for name, value in known)
+
+
+def images_used(results: StudyResults) -> tuple[Fact, ...]:
+    """Return how many images of each split the done trials used, where that is known: a study may take a part."""
+    used = {
+        split: sorted({t.outcome.metrics[split].n for t in results.trials if t.outcome and split in t.outcome.metrics})
+        for split in SPLITS
+    }
+    texts = [f"{split} {' to '.join(f'{n:,}' for n in (*ns[:1], *ns[1:][-1:]))}" for split, ns in used.items() if ns]
+    return (Fact(name="images used", value=", ".join(texts)),) if texts else ()
+
+
+def _counts_named(facts: Iterable[Fact]) -> tuple[Fact, ...]:
+    """Return the facts with counts said to be those of the whole set: a study may use fewer images."""
+    return tuple(replace(one, name=one.name.replace("counts ", "images in the whole set, ", 1)) for one in facts)
+
+
+def terms_section(known: Literature) -> Section | None:
+    """Return the glossary, the references as BibTeX and in print, or None where the text needs none of them."""
+    blocks: list[Block] = []
+    if known.plugins or known.terms:
+        blocks.append(TermsBlock(title="Glossary", terms=glossary_terms(known)))
+    if known.works:
+        blocks.append(_file("BibTeX", "The references for LaTeX.", "references.bib", bibtex(known.works)))
+        blocks.append(TermsBlock(title="References", terms=reference_terms(known)))
+    return section("terms", "Glossary and references", blocks) if blocks else None

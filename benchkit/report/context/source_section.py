@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 
 from benchkit.analysis.published import PublishedComparison, PublishedVerdict
 from benchkit.analysis.source import ClaimVerdict, ProtocolSetting
+from benchkit.analysis.summary import Summary
 from benchkit.analysis.wording import bare, bracket, count, difference, listing, span
 from benchkit.metrics import metric_of
-from benchkit.report.context.blocks import Block, HeadingBlock, Paragraph, Section
-from benchkit.report.context.sections import SectionInputs, section, table_block
+from benchkit.report.context.blocks import Block, HeadingBlock, Paragraph, Section, section, table_block
 from benchkit.report.tables.result_tables import named_metric
 from benchkit.report.tables.table import ESTIMATE_PARTS, Cell, Column, Table, TableOf, estimate_cell, number_cell
+from benchkit.results import StudyResults
+from benchkit.study import Published
 
 KINDS = {
     "kept": "Kept as stated",
@@ -31,15 +33,15 @@ INCOMPARABLE: Mapping[PublishedVerdict, str] = {
 """The verdicts on a published number that stands beside none of ours, and why it does."""
 
 
-def source_section(inputs: SectionInputs) -> Section:
+def source_section(results: StudyResults, summary: Summary) -> Section:
     """Return the section of a study that repeats a source or quotes published numbers."""
-    study, numbers = inputs.results.study, inputs.summary.numbers
+    study, numbers = results.study, summary.numbers
     blocks: list[Block] = []
     if study.origin is not None:
         cited = (f"This study repeats {study.origin.citation}.", study.origin.url, study.origin.note)
         blocks.append(Paragraph(text=" ".join(part for part in cited if part)))
         blocks += _protocol(numbers.protocol)
-    blocks += _published(inputs)
+    blocks += _published(study.published, numbers.published)
     if numbers.claims:
         blocks.append(
             table_block(
@@ -79,11 +81,11 @@ def _protocol(rows: Sequence[ProtocolSetting]) -> list[Block]:
     return blocks
 
 
-def _published(inputs: SectionInputs) -> list[Block]:
+def _published(sources: Sequence[Published], compared: Sequence[PublishedComparison]) -> list[Block]:
     blocks: list[Block] = []
-    for place, source in enumerate(inputs.results.study.published, 1):
+    for place, source in enumerate(sources, 1):
         blocks.append(Paragraph(text=" ".join(part for part in (f"{source.source}.", source.url, source.note) if part)))
-        rows = [row for row in inputs.summary.numbers.published if row.source == source.source]
+        rows = [row for row in compared if row.source == source.source]
         alone = all(row.verdict in INCOMPARABLE for row in rows)
         if rows and alone:
             why = " and ".join(dict.fromkeys(INCOMPARABLE[row.verdict] for row in rows))

@@ -17,8 +17,7 @@ from benchkit.analysis.estimates import Estimate, Scores, compared, confidence_o
 from benchkit.analysis.ranking import Pair, RankedCondition, Ranking, mean_intervals_words
 from benchkit.analysis.summary import StudyStatistics
 from benchkit.analysis.training import several_nodes, where_trained
-from benchkit.analysis.wording import bare, lower_is_better, measured, metric_unit, metric_words, setting
-from benchkit.duration import duration
+from benchkit.analysis.wording import bare, duration, lower_is_better, measured, metric_unit, metric_words, setting
 from benchkit.ledger.trials import TrialFolder
 from benchkit.metrics import SPLITS, metric_names, score_metrics
 from benchkit.plan import Condition
@@ -33,13 +32,12 @@ from benchkit.report.context.blocks import (
     Section,
     TableBlock,
 )
-from benchkit.report.context.provenance_sections import numbered_trials
-from benchkit.report.context.sections import effects_caption
+from benchkit.report.context.numbers import effects_caption
 from benchkit.report.figures.drawing import condition_scale, vega_config
 from benchkit.report.figures.figure_set import FigureSet
 from benchkit.report.files.exports import StudyBuild
 from benchkit.report.page_text import private_text
-from benchkit.report.tables.result_tables import effects_table, ranking_table, says_little
+from benchkit.report.tables.result_tables import effects_table, numbered_trials, ranking_table, says_little
 from benchkit.report.tables.table import Table, to_csv
 from benchkit.results import EpochRecord, StudyResults, Trial
 from benchkit.study.seeds import PURPOSES, trial_seeds

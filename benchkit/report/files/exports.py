@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from benchkit.analysis.changes import Changes, change_findings
 from benchkit.analysis.summary import Summary
-from benchkit.capsule.archive import CAPSULE
+from benchkit.capsule.making import CAPSULE
+from benchkit.errors import BenchkitError
+from benchkit.plan import typed_settings
 from benchkit.report.context.blocks import (
     DownloadBlock,
     FigureBlock,
@@ -22,11 +24,10 @@ from benchkit.report.context.blocks import (
     TableBlock,
     picture_address,
 )
-from benchkit.report.context.provenance_sections import resolved
 from benchkit.report.tables.latex import PACKAGES, latex, to_latex
 from benchkit.report.tables.table import markdown, to_markdown
 from benchkit.results import StudyResults
-from benchkit.storage import encode
+from benchkit.storage import encode, to_toml
 
 if TYPE_CHECKING:
     from benchkit.report.figures.figure_set import FigureSet
@@ -103,6 +104,14 @@ def study_files(part: StudyBuild) -> Files:
     offered = {b.file: base64.b64decode(b.content) for b in part.report.blocks() if isinstance(b, DownloadBlock)}
     source, settings = (text.encode() for text in (part.results.study.source, resolved(part.results)))
     return {"study.toml": source, "settings.toml": settings, **offered}
+
+
+def resolved(results: StudyResults) -> str:
+    """Return the study's base settings with every default, as TOML."""
+    try:
+        return to_toml(encode(typed_settings(results.study.settings, results.study.seed)))
+    except BenchkitError as error:
+        return f"# the base settings stand only together with a factor's levels: {error.what}\n"
 
 
 def encoded(text: str) -> bytes:

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypedDict
 
-from benchkit.child import answer_stream, limit_memory, spared_collector
+from benchkit.child import answer_stream, limit_memory
 from benchkit.report.files.page_filling import filled
 
 
@@ -180,7 +180,7 @@ def _join(whole: Any, part: Any, objects: dict[bytes, Any]) -> None:
 def main(memory_mib: int) -> int:
     """Do the job in the file that standard input names as JSON, if any; exit code 3 without a system library."""
     limit_memory(memory_mib)
-    with answer_stream() as answers, spared_collector():
+    with answer_stream() as answers:
         try:
             import weasyprint  # noqa: F401
         except OSError as error:
@@ -194,5 +194,7 @@ def main(memory_mib: int) -> int:
 
 
 if __name__ == "__main__":
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)  # a laid out page is a million objects that stay to the end
     atexit.register(gc.freeze)  # as for the command line: a last look for garbage is of no use
     sys.exit(main(int(sys.argv[1])))

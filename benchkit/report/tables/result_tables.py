@@ -1,25 +1,27 @@
-"""The tables of results: ranking, metrics, pairs, effects, trained models, confusions, costs and searches."""
+"""The tables of results: ranking, metrics, pairs, effects, models, confusions, costs, searches and trials."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from operator import attrgetter
 
 from benchkit.analysis.comparisons import ImageComparison, PairedComparison
-from benchkit.analysis.estimates import Estimate, LevelEffect, Proportion, Scores
+from benchkit.analysis.estimates import Estimate, LevelEffect, Proportion, Scores, value_of
 from benchkit.analysis.ranking import Pair, RankedCondition, Verdict, better_first
 from benchkit.analysis.search import SearchSummary
 from benchkit.analysis.summary import StudyStatistics
 from benchkit.analysis.trained_models import ClassReport, ModelAccuracy, ModelPair, Uncertainty
-from benchkit.analysis.training import ConditionCost
-from benchkit.analysis.trials import Coverage
+from benchkit.analysis.training import ConditionCost, device_names, several_nodes, where_trained
+from benchkit.analysis.trials import STATES, Coverage, FailedTrial
 from benchkit.analysis.wording import (
     NONE,
     bare,
     bracket,
     difference,
     difference_unit,
+    duration,
     engineering,
     lower_is_better,
     metric_unit,
@@ -30,7 +32,6 @@ from benchkit.analysis.wording import (
     setting,
     within_range,
 )
-from benchkit.duration import duration
 from benchkit.metrics import metric_names
 from benchkit.report.tables.table import (
     ESTIMATE_PARTS,
@@ -43,6 +44,7 @@ from benchkit.report.tables.table import (
     label,
     number_cell,
 )
+from benchkit.results import Trial
 from benchkit.study import Search, SearchRange
 
 VERDICTS: dict[Verdict, str] = {
@@ -499,3 +501,63 @@ def _shared(search: SearchSummary) -> str:
 
 def _scalar(value: object) -> Scalar:
     return value if isinstance(value, str | int | float | bool) or value is None else str(value)
+
+
+def coverage_table(rows: Sequence[Coverage]) -> Table:
+    """Return planned trials and what became of them, states that never occur left out."""
+    table = TableOf(rows)
+    table.text("condition", "Condition", lambda row: row.label)
+    table.text("stage", "Stage", lambda row: row.stage)
+    table.number("planned", "Planned", lambda row: row.planned)
+    for state in STATES:
+        if state == "done" or any(row.states.get(state) for row in rows):
+            table.number(state, state.capitalize(), in_state(state))
+    table.number("missing", "Not started", lambda row: row.missing)
+    table.text("complete", "Complete", lambda row: "yes" if row.complete else "no")
+    return table.made()
+
+
+def troubles_table(rows: Sequence[FailedTrial]) -> Table:
+    """Return the trials that diverged, failed or lost their worker, with the reason."""
+    table = TableOf(rows)
+    table.text("condition", "Condition", lambda row: row.label)
+    table.text("stage", "Stage", lambda row: row.stage)
+    table.number("repeat", "Repeat or slot", lambda row: row.index)
+    table.number("attempt", "Attempt", lambda row: row.attempt)
+    state = Column(key="state", heading="State", align="left")
+    table.add(state, lambda row: label(row.state, "retried" if row.retried else ""))
+    table.number("epochs", "Epochs", lambda row: row.epochs)
+    table.number("seconds", "Training time", lambda row: row.seconds if row.epochs else None, duration)
+    table.text("reason", "Reason", lambda row: row.reason or "its worker is gone")
+    return table.made()
+
+
+def numbered_trials(trials: Iterable[Trial]) -> list[tuple[int, Trial]]:
+    """Return trials in the order in which they were started, with the number from 1 that a report gives each."""
+    return list(enumerate(sorted(trials, key=lambda trial: (trial.started or math.inf, trial.number)), 1))
+
+
+def trials_table(trials: Sequence[Trial], metric: str) -> Table:
+    """Return every trial of the study, in the order in which they were started."""
+    table = TableOf(numbered_trials(trials))
+    table.number("order", "No.", lambda item: item[0])
+    table.text("condition", "Condition", lambda item: item[1].condition.label)
+    table.text("stage", "Stage", lambda item: item[1].phase)
+    table.number("repeat", "Repeat or slot", lambda item: item[1].index)
+    table.text("state", "State", lambda item: item[1].state)
+    table.number("epochs", "Epochs", lambda item: len(item[1].history))
+    loss, score = partial(bare, "val.loss"), partial(bare, metric)
+    table.number("val_loss", "val loss", lambda item: value_of(item[1], "val.loss"), loss, unit="nats")
+    name = metric.replace(".", "_")
+    table.number(name, metric_words(metric), lambda i: value_of(i[1], metric), score, unit=metric_unit(metric))
+    table.number("seconds", "Training time", lambda item: sum(record.seconds for record in item[1].history), duration)
+    nodes = several_nodes(trials)
+    if nodes or len({device for trial in trials for device in device_names(trial)}) > 1:
+        table.text("where", "Trained on", lambda item: where_trained(item[1], nodes=nodes))
+    if any(trial.params for trial in trials):
+        table.text("params", "Chosen settings", lambda item: _params(item[1]))
+    return table.made()
+
+
+def _params(trial: Trial) -> str:
+    return ", ".join(f"{path.rpartition('.')[2]} = {setting(value)}" for path, value in trial.params.items())
