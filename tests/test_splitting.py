@@ -273,6 +273,11 @@ def test_groups_are_whole_where_folders_name_the_test_images(by: str, tmp_path: 
         named[split] = {name.rpartition("/")[2][:2] for name in json.loads(file.read_text())}
     assert named["test"] == {"q0", "q1"} and named["val"] and not named["train"] & named["val"]
     assert named["train"] | named["val"] == {f"p{n}" for n in range(9)}
+    assert len(listed := listed_in(tmp_path / "root")) == 66
+    assert {name for name, split in listed.items() if split == "test"} == {n for n in listed if n.startswith("test/")}
+    with replacing():
+        again = image_folder(tmp_path / "root", source=source, split=None if by == "name" else given, **options)
+    assert again.fingerprint == splits.fingerprint
     assert splits.val is not None and sorted(set(splits.val.labels.tolist())) == [0, 1]
     assert splits.val.groups is not None and len(set(splits.val.groups.tolist())) == len(named["val"])
 

@@ -134,9 +134,11 @@ def _dividing(
             free = {name: split for name, split in known.splits.items() if split == "train" or not named[split]}
             rest = replace(known, splits=free)
             division = divided(named["train"], splitting, rest, test=not named["test"], val=not named["val"])
-            write_split_list(draft, division)
         splits = {**division.splits, **{split: named[split] for split in ("test", "val") if named[split]}}
-        return replace(division, splits=splits, torn=(*division.torn, *torn_groups(splits)))
+        division = replace(division, splits=splits, torn=(*division.torn, *torn_groups(splits)))
+        if reading.rules != 1:
+            write_split_list(draft, division)
+        return division
 
     return divide
 
