@@ -120,11 +120,12 @@ def _refuse_changed_plugins(ledger: Ledger, theirs: Ledger, name: str) -> None:
     """
     study = decode(Study, _entry(theirs, name)["study"])
     ours = {condition.key for condition in ledger.conditions(study)}
+    attempts = [(one, one.attempts(study)) for one in (ledger, theirs)]
     problems: dict[str, None] = {}
     for condition in theirs.conditions(study):
         if condition.key in ours:
             plan = Plan(study=study, conditions=(condition,))
-            here, there = (plugin_sources(study, one.outcomes(plan)) for one in (ledger, theirs))
+            here, there = (plugin_sources(study, one.outcomes(plan, read)) for one, read in attempts)
             for kind, plugin, source, distribution, file in there:
                 known = {one[2] for one in here if one[:2] == (kind, plugin)} - {""}
                 if source and known and source not in known and not is_own(distribution, file):
