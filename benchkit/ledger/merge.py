@@ -54,25 +54,26 @@ def merge(ledger: Ledger, others: Sequence[Path], *, changed_plugins: bool = Fal
     """Take the finished trials of other workspaces into a ledger and its workspace, and return what became of them.
 
     Of a workspace without a ledger of its own, the files of trials that this ledger knows are taken. Raises
-    `LedgerError`, before anything is copied, for a workspace that is none or that holds another study of the same name,
-    or, unless `changed_plugins` may be put together, trials of our conditions with other sources of their plugins.
+    `LedgerError`, before anything of it is copied, for a workspace that is none or that holds another study of the same
+    name, or, unless `changed_plugins` may be put together, trials of one condition with other sources of its plugins.
     """
-    merged, opened = Merged(), []
+    merged, opened, known = Merged(), [], dict[str, Ledger]()
     for other in others:
         if not other.is_dir() or other.resolve() == ledger.workspace.resolve():
             raise LedgerError(f"{other}: expected the folder of another workspace", hint="name a copy of one")
         if (other / "ledger.db").exists():
             theirs = ledger_to_read(other)
             for name in theirs.studies():
-                _refuse_another_study(ledger, theirs, name)
-                if not changed_plugins:
-                    _refuse_changed_plugins(ledger, theirs, name)
+                first = ledger if _entry(ledger, name) else known.setdefault(name, theirs)
+                if first is not theirs:
+                    _refuse(first, theirs, name, changed_plugins)
             opened.append(theirs)
         elif not (other / "trials").is_dir():
             raise LedgerError(f"{other}: there are no trials here", hint="name a copy of a workspace")
     with held(ledger.workspace / "merge.lock"):
         for theirs in opened:
             for name in theirs.studies():
+                _refuse(ledger, theirs, name, changed_plugins)  # what others of these brought counts, too
                 _take_study(ledger, theirs, name, merged)
         for other in others:
             _take_files(ledger, other, merged)
@@ -83,6 +84,13 @@ def _entry(ledger: Ledger, name: str) -> dict[str, Any]:
     """Return what a ledger holds of a study itself, nothing where it does not know it."""
     found = attributes_of(ledger.storage, name)
     return {key: found[key] for key in ("study", "conditions", "data", "command", "updated", "folder") if key in found}
+
+
+def _refuse(ledger: Ledger, theirs: Ledger, name: str, changed_plugins: bool) -> None:
+    """Raise `LedgerError` where the trials of a study there are not to be put together with those of a ledger."""
+    _refuse_another_study(ledger, theirs, name)
+    if not changed_plugins:
+        _refuse_changed_plugins(ledger, theirs, name)
 
 
 def _refuse_another_study(ledger: Ledger, theirs: Ledger, name: str) -> None:
@@ -119,16 +127,18 @@ def _refuse_changed_plugins(ledger: Ledger, theirs: Ledger, name: str) -> None:
     benchkit's own plugins may change with its version.
     """
     study = decode(Study, _entry(theirs, name)["study"])
-    ours = {condition.key for condition in ledger.conditions(study)}
-    attempts = [(one, one.attempts(study)) for one in (ledger, theirs)]
+    keys = {condition.key for condition in ledger.conditions(study)}
+    ours, others = ledger.attempts(study), theirs.attempts(study)
     problems: dict[str, None] = {}
     for condition in theirs.conditions(study):
-        if condition.key in ours:
+        if condition.key in keys:
             plan = Plan(study=study, conditions=(condition,))
-            here, there = (plugin_sources(study, one.outcomes(plan, read)) for one, read in attempts)
-            for kind, plugin, source, distribution, file in there:
-                known = {one[2] for one in here if one[:2] == (kind, plugin)} - {""}
-                if source and known and source not in known and not is_own(distribution, file):
+            here, there = (ledger.outcomes(plan, ours), theirs.outcomes(plan, others))
+            foreign = [one for one in plugin_sources(study, there) if one[2] and not is_own(*one[3:])]
+            sources = plugin_sources(study, here) if foreign else ()
+            for kind, plugin, source, distribution, file in foreign:
+                known = {one[2] for one in sources if one[:2] == (kind, plugin)} - {""}
+                if known and source not in known:
                     which = f"{kind_word(kind)} {plugin!r} of {file or distribution}"
                     problems[f"{which}: source {source} there, {', '.join(sorted(known))} here"] = None
     if problems:
