@@ -10,7 +10,19 @@ from typing import Any
 
 import pytest
 from optuna.storages import RDBStorage
-from tiny_study import FACTOR, RECORD, SEARCH, all_facts, finish_all, queue_of, run_here, study_of, sweep_here, write
+from tiny_study import (
+    DONE,
+    FACTOR,
+    RECORD,
+    SEARCH,
+    all_facts,
+    finish_all,
+    queue_of,
+    run_here,
+    study_of,
+    sweep_here,
+    write,
+)
 
 from benchkit.analysis.summary import summarize
 from benchkit.errors import LedgerError
@@ -158,6 +170,17 @@ def test_two_studies_of_one_name_are_refused_where_neither_is_here(tmp_path: Pat
     with pytest.raises(LedgerError, match=r"b: its tiny is not the study of that name in .*a") as caught:
         merge(here, [tmp_path / "a", tmp_path / "b"])
     assert caught.value.problems == ("they differ in seed",) and here.studies() == ()
+
+
+def test_trials_that_started_from_other_weights_are_refused(tmp_path: Path) -> None:
+    for name, repeats, digit in (("here", 1, "a"), ("same", 2, "a"), ("other", 3, "b")):
+        ledger, plan, _ = queue_of(tmp_path / name, study_of(repeats=repeats))
+        finish_all(ledger, plan, lambda claim: replace(DONE, start_weights=digit * 64))  # noqa: B023
+    here = Ledger(tmp_path / "here")
+    with pytest.raises(LedgerError, match="its tiny was trained from other weights") as caught:
+        merge(here, [tmp_path / "other"], changed_plugins=True)
+    assert f"sha256 {'b' * 12} there, {'a' * 12} here" in caught.value.problems[0]
+    assert merge(here, [tmp_path / "same"]).taken == {"tiny": 1}
 
 
 @pytest.mark.parametrize("name", ["nothing", "empty", "here"])

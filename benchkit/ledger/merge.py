@@ -33,6 +33,9 @@ from benchkit.study import Study
 ONE_STUDY = ("settings", "factors", "search", "seed")
 """What of a study's file must be equal for its trials to be those of one study."""
 
+APART = "benchkit report A B compares two studies"
+ALLOWED = "; or let trials of several sources be put together, which the report then tells: --allow-changed-plugins"
+
 SAME_VERSIONS = ("benchkit", "torch", "torchvision", "timm", "numpy")
 
 
@@ -89,8 +92,17 @@ def _entry(ledger: Ledger, name: str) -> dict[str, Any]:
 def _refuse(ledger: Ledger, theirs: Ledger, name: str, changed_plugins: bool) -> None:
     """Raise `LedgerError` where the trials of a study there are not to be put together with those of a ledger."""
     _refuse_another_study(ledger, theirs, name)
-    if not changed_plugins:
-        _refuse_changed_plugins(ledger, theirs, name)
+    weights, plugins = _other_origins(ledger, theirs, name)
+    for problems, what, more in (
+        (weights, "from other weights", ""),
+        (() if changed_plugins else plugins, "with other sources of its plugins", ALLOWED),
+    ):
+        if problems:
+            raise LedgerError(
+                f"{theirs.workspace}: its {name} was trained {what}",
+                problems=list(dict.fromkeys(problems)),
+                hint=f"report them apart: {APART}{more}",
+            )
 
 
 def _refuse_another_study(ledger: Ledger, theirs: Ledger, name: str) -> None:
@@ -117,37 +129,37 @@ def _refuse_another_study(ledger: Ledger, theirs: Ledger, name: str) -> None:
         raise LedgerError(
             f"{theirs.workspace}: its {name} is not the study of that name in {ledger.workspace}",
             problems=[f"they differ in {part}" for part in differing],
-            hint="report them apart: benchkit report A B compares two studies",
+            hint=f"report them apart: {APART}",
         )
 
 
-def _refuse_changed_plugins(ledger: Ledger, theirs: Ledger, name: str) -> None:
-    """Raise `LedgerError` where trials of a condition there and here rest on different sources of a plugin.
+def _other_origins(ledger: Ledger, theirs: Ledger, name: str) -> tuple[list[str], list[str]]:
+    """Return of which conditions trials there and here started from other weights, or rest on other plugins' sources.
 
     benchkit's own plugins may change with its version.
     """
     study = decode(Study, _entry(theirs, name)["study"])
     keys = {condition.key for condition in ledger.conditions(study)}
     ours, others = ledger.attempts(study), theirs.attempts(study)
-    problems: dict[str, None] = {}
+    weights, plugins = list[str](), list[str]()
     for condition in theirs.conditions(study):
         if condition.key in keys:
             plan = Plan(study=study, conditions=(condition,))
-            here, there = (ledger.outcomes(plan, ours), theirs.outcomes(plan, others))
+            there = tuple(theirs.outcomes(plan, others))
+            begun = {one.start_weights for one in there} - {""}
             foreign = [one for one in plugin_sources(study, there) if one[2] and not is_own(*one[3:])]
-            sources = plugin_sources(study, here) if foreign else ()
+            here = tuple(ledger.outcomes(plan, ours)) if begun or foreign else ()
+            from_here = {one.start_weights for one in here} - {""}
+            if from_here and begun - from_here:
+                pair = (", ".join(sorted(one[:12] for one in each)) for each in (begun, from_here))
+                weights.append(f"{condition.display_label}: sha256 {' there, '.join(pair)} here")
+            sources = plugin_sources(study, here)
             for kind, plugin, source, distribution, file in foreign:
                 known = {one[2] for one in sources if one[:2] == (kind, plugin)} - {""}
                 if known and source not in known:
                     which = f"{kind_word(kind)} {plugin!r} of {file or distribution}"
-                    problems[f"{which}: source {source} there, {', '.join(sorted(known))} here"] = None
-    if problems:
-        raise LedgerError(
-            f"{theirs.workspace}: its {name} was trained with other sources of its plugins",
-            problems=list(problems),
-            hint="report them apart: benchkit report A B compares two studies; or let trials of several sources be put "
-            "together, which the report then tells: --allow-changed-plugins",
-        )
+                    plugins.append(f"{which}: source {source} there, {', '.join(sorted(known))} here")
+    return weights, plugins
 
 
 def _versions(ledger: Ledger, name: str) -> Mapping[str, str]:
