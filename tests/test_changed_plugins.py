@@ -136,6 +136,7 @@ def test_trials_of_a_changed_plugin_are_merged_only_where_that_is_allowed(
         "other: its tiny was trained with other sources of its plugins\n  - norm 'scaled' of mine.py: source " in said
     )
     assert "--allow-changed-plugins" in said and len(read_results(tmp_path / "here").trials) == 2, "nothing was taken"
+    assert run_here(monkeypatch, tmp_path, "merge", "--workspace", "new", "same", "other") == 2, "nor into a new one"
     assert run_here(monkeypatch, tmp_path, *merge, "same") == 1, "one was trained twice"
     assert run_here(monkeypatch, tmp_path, *merge, "other", "--allow-changed-plugins") == 1
     capsys.readouterr()

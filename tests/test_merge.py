@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import shutil
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from optuna.storages import RDBStorage
-from tiny_study import FACTOR, RECORD, SEARCH, all_facts, finish_all, run_here, study_of, sweep_here, write
+from tiny_study import (
+    DONE,
+    FACTOR,
+    RECORD,
+    SEARCH,
+    all_facts,
+    finish_all,
+    queue_of,
+    run_here,
+    study_of,
+    sweep_here,
+    write,
+)
 
 from benchkit.analysis.summary import summarize
 from benchkit.errors import LedgerError
@@ -139,8 +152,6 @@ def test_another_study_of_the_same_name_is_refused(tmp_path: Path, part: dict[st
     for name, more in (("here", {}), ("other", part)):
         study = study_of(FACTOR, **more)
         if seed and name == "other":
-            from dataclasses import replace
-
             study = replace(study, seed=99)
         ledger, plan = Ledger(tmp_path / name), make_plan(study)
         ledger.register(plan, {}, "")
@@ -149,6 +160,27 @@ def test_another_study_of_the_same_name_is_refused(tmp_path: Path, part: dict[st
     with pytest.raises(LedgerError, match="is not the study of that name") as caught:
         merge(Ledger(tmp_path / "here"), [tmp_path / "other"])
     assert words in caught.value.problems
+
+
+def test_two_studies_of_one_name_are_refused_where_neither_is_here(tmp_path: Path) -> None:
+    for name, seed in (("a", 3), ("b", 99)):
+        ledger, plan, _ = queue_of(tmp_path / name, replace(study_of(FACTOR), seed=seed))
+        finish_all(ledger, plan)
+    here = Ledger(tmp_path / "here")
+    with pytest.raises(LedgerError, match=r"b: its tiny is not the study of that name in .*a") as caught:
+        merge(here, [tmp_path / "a", tmp_path / "b"])
+    assert caught.value.problems == ("they differ in seed",) and here.studies() == ()
+
+
+def test_trials_that_started_from_other_weights_are_refused(tmp_path: Path) -> None:
+    for name, repeats, digit in (("here", 1, "a"), ("same", 2, "a"), ("other", 3, "b")):
+        ledger, plan, _ = queue_of(tmp_path / name, study_of(repeats=repeats))
+        finish_all(ledger, plan, lambda claim: replace(DONE, start_weights=digit * 64))  # noqa: B023
+    here = Ledger(tmp_path / "here")
+    with pytest.raises(LedgerError, match="its tiny was trained from other weights") as caught:
+        merge(here, [tmp_path / "other"], changed_plugins=True)
+    assert f"sha256 {'b' * 12} there, {'a' * 12} here" in caught.value.problems[0]
+    assert merge(here, [tmp_path / "same"]).taken == {"tiny": 1}
 
 
 @pytest.mark.parametrize("name", ["nothing", "empty", "here"])

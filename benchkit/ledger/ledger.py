@@ -334,9 +334,12 @@ class Ledger:
             earlier += [read(trial) for trial in before if trial.state.is_finished()]
         return tuple(counted), tuple(earlier)
 
-    def outcomes(self, plan: Plan) -> Iterator[Outcome]:
-        """Yield how the trials that count of a plan ended, those that have and whose outcome can be read."""
-        attempts = self.attempts(plan.study)
+    def outcomes(self, plan: Plan, attempts: Attempts | None = None) -> Iterator[Outcome]:
+        """Yield how the trials that count of a plan ended, those that have and whose outcome can be read.
+
+        `attempts` are those of its study where they were read before.
+        """
+        attempts = attempts or self.attempts(plan.study)
         for condition in plan.conditions:
             for frozen in attempts.finished(condition):
                 try:

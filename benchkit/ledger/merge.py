@@ -33,6 +33,9 @@ from benchkit.study import Study
 ONE_STUDY = ("settings", "factors", "search", "seed")
 """What of a study's file must be equal for its trials to be those of one study."""
 
+APART = "benchkit report A B compares two studies"
+ALLOWED = "; or let trials of several sources be put together, which the report then tells: --allow-changed-plugins"
+
 SAME_VERSIONS = ("benchkit", "torch", "torchvision", "timm", "numpy")
 
 
@@ -54,25 +57,26 @@ def merge(ledger: Ledger, others: Sequence[Path], *, changed_plugins: bool = Fal
     """Take the finished trials of other workspaces into a ledger and its workspace, and return what became of them.
 
     Of a workspace without a ledger of its own, the files of trials that this ledger knows are taken. Raises
-    `LedgerError`, before anything is copied, for a workspace that is none or that holds another study of the same name,
-    or, unless `changed_plugins` may be put together, trials of our conditions with other sources of their plugins.
+    `LedgerError`, before anything of it is copied, for a workspace that is none or that holds another study of the same
+    name, or, unless `changed_plugins` may be put together, trials of one condition with other sources of its plugins.
     """
-    merged, opened = Merged(), []
+    merged, opened, known = Merged(), [], dict[str, Ledger]()
     for other in others:
         if not other.is_dir() or other.resolve() == ledger.workspace.resolve():
             raise LedgerError(f"{other}: expected the folder of another workspace", hint="name a copy of one")
         if (other / "ledger.db").exists():
             theirs = UntouchedLedger(other)
             for name in theirs.studies():
-                _refuse_another_study(ledger, theirs, name)
-                if not changed_plugins:
-                    _refuse_changed_plugins(ledger, theirs, name)
+                first = ledger if _entry(ledger, name) else known.setdefault(name, theirs)
+                if first is not theirs:
+                    _refuse(first, theirs, name, changed_plugins)
             opened.append(theirs)
         elif not (other / "trials").is_dir():
             raise LedgerError(f"{other}: there are no trials here", hint="name a copy of a workspace")
     with held(ledger.workspace / "merge.lock"):
         for theirs in opened:
             for name in theirs.studies():
+                _refuse(ledger, theirs, name, changed_plugins)  # what others of these brought counts, too
                 _take_study(ledger, theirs, name, merged)
         for other in others:
             _take_files(ledger, other, merged)
@@ -83,6 +87,22 @@ def _entry(ledger: Ledger, name: str) -> dict[str, Any]:
     """Return what a ledger holds of a study itself, nothing where it does not know it."""
     found = attributes_of(ledger.storage, name)
     return {key: found[key] for key in ("study", "conditions", "data", "command", "updated", "folder") if key in found}
+
+
+def _refuse(ledger: Ledger, theirs: Ledger, name: str, changed_plugins: bool) -> None:
+    """Raise `LedgerError` where the trials of a study there are not to be put together with those of a ledger."""
+    _refuse_another_study(ledger, theirs, name)
+    weights, plugins = _other_origins(ledger, theirs, name)
+    for problems, what, more in (
+        (weights, "from other weights", ""),
+        (() if changed_plugins else plugins, "with other sources of its plugins", ALLOWED),
+    ):
+        if problems:
+            raise LedgerError(
+                f"{theirs.workspace}: its {name} was trained {what}",
+                problems=list(dict.fromkeys(problems)),
+                hint=f"report them apart: {APART}{more}",
+            )
 
 
 def _refuse_another_study(ledger: Ledger, theirs: Ledger, name: str) -> None:
@@ -109,34 +129,37 @@ def _refuse_another_study(ledger: Ledger, theirs: Ledger, name: str) -> None:
         raise LedgerError(
             f"{theirs.workspace}: its {name} is not the study of that name in {ledger.workspace}",
             problems=[f"they differ in {part}" for part in differing],
-            hint="report them apart: benchkit report A B compares two studies",
+            hint=f"report them apart: {APART}",
         )
 
 
-def _refuse_changed_plugins(ledger: Ledger, theirs: Ledger, name: str) -> None:
-    """Raise `LedgerError` where trials of a condition there and here rest on different sources of a plugin.
+def _other_origins(ledger: Ledger, theirs: Ledger, name: str) -> tuple[list[str], list[str]]:
+    """Return of which conditions trials there and here started from other weights, or rest on other plugins' sources.
 
     benchkit's own plugins may change with its version.
     """
     study = decode(Study, _entry(theirs, name)["study"])
-    ours = {condition.key for condition in ledger.conditions(study)}
-    problems: dict[str, None] = {}
+    keys = {condition.key for condition in ledger.conditions(study)}
+    ours, others = ledger.attempts(study), theirs.attempts(study)
+    weights, plugins = list[str](), list[str]()
     for condition in theirs.conditions(study):
-        if condition.key in ours:
+        if condition.key in keys:
             plan = Plan(study=study, conditions=(condition,))
-            here, there = (plugin_sources(study, one.outcomes(plan)) for one in (ledger, theirs))
-            for kind, plugin, source, distribution, file in there:
-                known = {one[2] for one in here if one[:2] == (kind, plugin)} - {""}
-                if source and known and source not in known and not is_own(distribution, file):
+            there = tuple(theirs.outcomes(plan, others))
+            begun = {one.start_weights for one in there} - {""}
+            foreign = [one for one in plugin_sources(study, there) if one[2] and not is_own(*one[3:])]
+            here = tuple(ledger.outcomes(plan, ours)) if begun or foreign else ()
+            from_here = {one.start_weights for one in here} - {""}
+            if from_here and begun - from_here:
+                pair = (", ".join(sorted(one[:12] for one in each)) for each in (begun, from_here))
+                weights.append(f"{condition.display_label}: sha256 {' there, '.join(pair)} here")
+            sources = plugin_sources(study, here)
+            for kind, plugin, source, distribution, file in foreign:
+                known = {one[2] for one in sources if one[:2] == (kind, plugin)} - {""}
+                if known and source not in known:
                     which = f"{kind_word(kind)} {plugin!r} of {file or distribution}"
-                    problems[f"{which}: source {source} there, {', '.join(sorted(known))} here"] = None
-    if problems:
-        raise LedgerError(
-            f"{theirs.workspace}: its {name} was trained with other sources of its plugins",
-            problems=list(problems),
-            hint="report them apart: benchkit report A B compares two studies; or let trials of several sources be put "
-            "together, which the report then tells: --allow-changed-plugins",
-        )
+                    plugins.append(f"{which}: source {source} there, {', '.join(sorted(known))} here")
+    return weights, plugins
 
 
 def _versions(ledger: Ledger, name: str) -> Mapping[str, str]:
