@@ -239,9 +239,13 @@ def _conclusion(search: SearchSummary) -> Conclusion:
 
 
 def _is_open(search: SearchSummary) -> bool:
-    """Return whether fresh repeats were compared with the study's own settings and do not tell them apart."""
+    """Return whether fresh repeats differ from those of the study's own settings by what may be chance."""
     gain = search.confirmation.gain if search.confirmation else None
-    return gain is not None and (gain.n < 2 if gain.p is None else gain.p >= ALPHA)
+    return (
+        gain is not None
+        and abs(gain.difference.mean) >= ROUNDING
+        and (gain.n < 2 if gain.p is None else gain.p >= ALPHA)
+    )
 
 
 def _searched(search: SearchSummary) -> Finding:

@@ -78,6 +78,9 @@ class UntouchedLedger(Ledger):
         self._may_have_copies = bool(storage)
         return "", open_storage(storage, patience) if storage else open_file(self.workspace / "ledger.db")
 
+    def _create(self, study: Study, condition: Condition) -> optuna.Study:
+        return optuna.load_study(study_name=optuna_name(study, condition), storage=self.storage)
+
     def sweeps(self, study: Study, trials: Sequence[FrozenTrial]) -> Mapping[str, Sweep]:
         """Return the records of a study's sweeps where a trial runs: whether that is alive, locks may tell at once."""
         if any(trial.state is TrialState.RUNNING for trial in trials):

@@ -50,8 +50,8 @@ REBUILD = "if ledger.db is damaged, move it away: benchkit ledger rebuild makes 
 AWAY = "the same command goes on when the database answers again"
 CAUSES = {
     "disk is full|disk i/o": "make room on the disk of ledger.db; the same command then goes on where it stopped",
-    "unable to open|readonly database": "is the workspace where it was, may you write there, and is its path no longer "
-    "than some 480 characters, as SQLite has it? the same command then goes on",
+    "unable to open|readonly database": "is the workspace, or the file of --storage, where it was, may you write "
+    "there, and is its path no longer than some 480 characters, as SQLite has it? the same command then goes on",
     "connection (is bad|failed|refused)|could not translate": "does the server run, and are user, host, port and name "
     "those in the URL? the same command then goes on",
 }
