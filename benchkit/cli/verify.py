@@ -42,10 +42,11 @@ def verify(
 ) -> None:
     """Check REPORT against the capsule inside it, and against this machine; --retrain N trains N trials again.
 
-    The digests must fit, and tables and sentences must be those that the capsule's trials give when they are summarised
-    anew. Other versions, plugins and data on this machine are told; they fail with --strict alone. --retrain takes
-    the conditions in turn, those that trained fastest first, and holds what comes of it against what the report says:
-    identical, or inside the 95 % prediction interval of the condition's repeats (one in twenty is outside by chance).
+    The digests must fit, those of the files in the folder beside it too, and tables and sentences must be those that
+    the capsule's trials give when they are summarised anew. Other versions, plugins and data on this machine are told;
+    they fail with --strict alone. --retrain takes the conditions in turn, those that trained fastest first, and holds
+    what comes of it against what the report says: identical, or inside the 95 % prediction interval of the condition's
+    repeats (one in twenty is outside by chance).
 
     No code comes from a report: plugins are those installed here, and the files given with --plugin.
 

@@ -18,6 +18,7 @@ from benchkit.analysis.changes import change_findings
 from benchkit.analysis.summary import summarize
 from benchkit.capsule import make_capsule, shown_of
 from benchkit.capsule.archive import CAPSULE, rounded
+from benchkit.capsule.making import sealed
 from benchkit.child import give_back_memory
 from benchkit.errors import ReportError
 from benchkit.registry import Registry
@@ -171,7 +172,7 @@ def write_reports(
             except ReportError as failure:
                 error = failure
         if "html" in options.formats:
-            page = encoded(render_html(screen_report(build, parts), options.templates))
+            page = sealed(encoded(render_html(screen_report(build, parts), options.templates)))
         problems, tracebacks = _told(parts, common)
         del parts, common
         if printing:
