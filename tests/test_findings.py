@@ -14,7 +14,8 @@ from benchkit.analysis.summary import summarize
 from benchkit.analysis.training import overfits, time_to_accuracy
 from benchkit.analysis.trials import micro_f1_findings
 from benchkit.analysis.wording import Finding
-from benchkit.results import EpochRecord, StudyResults
+from benchkit.report.context.compose import banners
+from benchkit.results import EpochRecord, Outcome, StudyResults
 from benchkit.study import Published, PublishedRow
 
 APART = {"bn": [0.90, 0.91, 0.92], "gn": [0.80, 0.812, 0.82], "ln": [0.70, 0.71, 0.725], "none": [0.60, 0.612, 0.62]}
@@ -62,7 +63,7 @@ def test_one_condition_has_nothing_to_be_compared_with(tmp_path: Path) -> None:
 
 def test_an_empty_study_has_no_answer_yet() -> None:
     summary = summarize(empty())
-    assert summary.answer[0] == "There is no answer yet: no repeat has a test accuracy."
+    assert summary.answer[0] == "There is no answer: no repeat has a test accuracy."
     assert summary.basis == "0 of 12 planned trials have a result."
 
 
@@ -76,6 +77,28 @@ def test_missing_failed_and_diverged_trials_are_told(tmp_path: Path) -> None:
     (failed,) = said(results, "failed-trials")
     assert "RuntimeError: <b>shape</b> mismatch" in failed.evidence
     assert said(results, "left-out")
+
+
+def test_what_diverged_is_told_and_not_missing(grid: StudyResults) -> None:
+    lost = Outcome(state="diverged", reason="the loss is nan")
+    trials = tuple(
+        replace(trial, state="diverged", outcome=lost) if trial.condition.label == "none" else trial
+        for trial in rescored(grid, APART).trials
+    )
+    results = replace(grid, trials=trials, study=study_of())
+    summary = summarize(results)
+    assert said(results, "unfinished") == [] and banners(results, summary)[0].title == "Synthetic numbers"
+    assert all(row.complete for row in summary.numbers.coverage) and len(banners(results, summary)) == 1
+    assert summary.answer[2] == "3 trials diverged: “none”."
+
+
+def test_the_gaps_of_many_that_may_be_as_good_are_a_range(tmp_path: Path) -> None:
+    labels = [f"v{place}" for place in range(8)]
+    scores = {
+        label: [0.9 - place / 1000 + spread for spread in (-0.02, 0.0, 0.02)] for place, label in enumerate(labels)
+    }
+    (found,) = said(rescored(complete(tmp_path, labels), scores), "winner")
+    assert "“v5” and 2 more (0.10 to 0.70 points lower) may be as good" in found.sentence
 
 
 def test_a_complete_study_has_no_cautions(grid: StudyResults) -> None:
