@@ -253,6 +253,15 @@ def test_prepared_data_are_compared(html: Path, verify: Any, tmp_path: Path) -> 
     assert fingerprint
 
 
+@pytest.mark.parametrize("command", ["verify", "report"])
+def test_a_file_of_the_folder_beside_a_report_is_not_it(
+    made: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    for name in ("capsule.zip", "results.json"):
+        assert main([command, str(made / NAME / name)]) == 2
+        assert "name the .html or .pdf file of a report by benchkit, and no file of the" in capsys.readouterr().err
+
+
 def test_what_is_no_report_is_told(html: Path, pdf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = html.read_text()
     empty = io.BytesIO()

@@ -60,7 +60,7 @@ def open_report(path: Path) -> ReportFile:
     raise ReportError(f"{path} is neither HTML nor PDF", hint=NAME_ONE)
 
 
-NAME_ONE = "name the .html or .pdf file of a report; what lies in the folder beside it is checked with it"
+NAME_ONE = "name the .html or .pdf file of a report by benchkit, and no file of the folder beside it"
 
 
 def without_capsule(shown: str) -> ReportError:
