@@ -82,6 +82,7 @@ def verify(
 
 def _retrained(capsule: Capsule, registry: Registry, scratch: Scratch, count: int, seed: int) -> Iterator[ReportCheck]:
     """Yield what trials trained again say, after a word on which they are and how long they took."""
+    from benchkit.analysis.wording import count as counted
     from benchkit.capsule.reading import restored
     from benchkit.verify.retraining import compare_retrained, paths_of, retrain, sample_trials, seconds_of
 
@@ -89,9 +90,8 @@ def _retrained(capsule: Capsule, registry: Registry, scratch: Scratch, count: in
     if not sampled:
         raise StudyError("the report has no done trial that could be trained again")
     took = duration(seconds_of(sampled))
-    print_note(
-        f"training {len(sampled)} trials again, cheapest conditions first, seed {seed}; they took {took} in all:"
-    )
+    trials = counted(len(sampled), "trial")
+    print_note(f"training {trials} again, cheapest conditions first, seed {seed}; they took {took} in all:")
     for sample in sampled:
         print_note(f"  {sample.name}")
     for path in paths_of(capsule, sampled):

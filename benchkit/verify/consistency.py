@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 
+from benchkit.analysis.wording import count
 from benchkit.capsule.archive import CAPSULE, CapsuleStudy, CapsuleTrial
 from benchkit.capsule.making import cells_digest, sha256
 from benchkit.capsule.reading import Capsule
@@ -121,7 +122,7 @@ def consistency_checks(capsule: Capsule) -> Iterator[ReportCheck]:
     grid = [(c, study.seed) for described, study in pairs for c in described.conditions if c.kind == "grid"]
     checked = [(condition, seed) for condition, seed in grid if HOME not in str(condition.settings)]
     problems = [f"{c.label}: key {c.key}" for c, seed in checked if not _fits(c, seed)]
-    good = f"the keys of {len(checked)} conditions follow from their settings"
+    good = f"the keys of {count(len(checked), 'condition')} follow from their settings"
     yield check_of("settings", good, "conditions have settings that do not give their key", problems)
     yield from _planned(pairs)
     wrong, trials = [], 0
@@ -130,7 +131,9 @@ def consistency_checks(capsule: Capsule) -> Iterator[ReportCheck]:
         wrong += [
             f"trial {trial.number} ({trial.phase} {trial.index})" for trial in listed if not _seeded(trial, study.seed)
         ]
-    yield check_of("seeds", f"the seeds of {trials} trials follow from the study's", "trials have other seeds", wrong)
+    yield check_of(
+        "seeds", f"the seeds of {count(trials, 'trial')} follow from the study's", "trials have other seeds", wrong
+    )
 
 
 def _planned(pairs: list[tuple[CapsuleStudy, Study]]) -> Iterator[ReportCheck]:
