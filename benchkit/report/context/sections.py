@@ -357,7 +357,7 @@ def images_section(inputs: SectionInputs) -> Section:
                 folded=True,
             )
         )
-    return section("images", "Test images and classes", blocks if len(blocks) > 1 else [])
+    return section("images", "Test images and classes", blocks)
 
 
 def cost_section(inputs: SectionInputs) -> Section:
