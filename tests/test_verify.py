@@ -128,6 +128,7 @@ def test_what_no_other_check_reads_is_the_page_s(html: Path, verify: Any) -> Non
 def test_files_beside_a_report_are_checked_with_it(made: Path, tmp_path: Path, verify: Any, suffix: str) -> None:
     page = Path(shutil.copy(made / f"{NAME}.{suffix}", tmp_path))
     folder = shutil.copytree(made / NAME, tmp_path / NAME)
+    (folder / "index.md").write_text("What a later command wrote.")
     assert verify(page)[1]["files beside it"][0] == "holds"
     (folder / "results.json").write_text((folder / "results.json").read_text().replace('"mean": 0.', '"mean": 0.9', 1))
     code, checks = verify(page)

@@ -326,9 +326,10 @@ def _capsule_block(capsule: bytes) -> DownloadBlock:
     return DownloadBlock(
         title="Capsule",
         text="What this report rests on, in one archive, the same in HTML and PDF: the resolved study, the commands, "
-        "versions, devices, plugins, seeds, every trial's results, and digests. `benchkit verify` on this file checks "
-        "the report against it; with --retrain N it trains N of the trials again. Of predictions it holds which test "
-        "images were named rightly: losses and calibration errors cannot be computed anew from it.",
+        "versions, devices, plugins, seeds, every trial's results, and digests. By benchkit verify the report "
+        "and the files beside it are checked against it; with --retrain N, N of the trials are trained again. Of "
+        "predictions it holds which test images were named rightly: losses and calibration errors cannot be computed "
+        "anew from it.",
         file=CAPSULE,
         media_type="application/zip",
         content=base64.b64encode(capsule).decode(),

@@ -65,14 +65,18 @@ def _page(report: ReportFile, capsule: Capsule) -> Iterator[ReportCheck]:
 
 
 def _beside(report: ReportFile, capsule: Capsule) -> Iterator[ReportCheck]:
-    """Yield whether the files in the report's folder are those that were written with it, where there are any."""
+    """Yield whether the files in the report's folder are those that were written with it, where there are any.
+
+    Their index lists what the last command wrote, of whatever formats.
+    """
     folder = report.path.with_suffix("")
     shown = {**capsule.head.shown.files, CAPSULE: sha256(report.capsule)}
-    there = {name: folder / name for name in shown if (folder / name).is_file()}
+    there = {name: folder / name for name in shown if name != "index.md" and (folder / name).is_file()}
     problems = [f"{path} was changed" for name, path in there.items() if sha256(path.read_bytes()) != shown[name]]
     if there:
         good = f"the {len(there)} files in {folder} have the sha256 that the capsule names"
-        yield check_of("files beside it", good, "files in the report's folder are not those of this report", problems)
+        bad = "files in the report's folder are not as they were written with it, but changed, or of a later report"
+        yield check_of("files beside it", good, bad, problems)
 
 
 def _tables(report: ReportFile, capsule: Capsule) -> ReportCheck:
