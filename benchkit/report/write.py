@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import benchkit
 from benchkit.analysis.changes import change_findings
 from benchkit.analysis.summary import summarize
+from benchkit.analysis.wording import count
 from benchkit.capsule import make_capsule, shown_of
 from benchkit.capsule.archive import CAPSULE, rounded
 from benchkit.capsule.making import sealed
@@ -147,11 +148,12 @@ def write_reports(
 ) -> Written:
     """Write one report of one study or several, as `write_report` does; several make A+B.html, A+B.pdf and A+B/.
 
-    Raises `ReportError` before anything is written when own templates cannot be used.
+    Raises `ReportError` before anything is written when own templates cannot be used, or trials would count twice.
     """
     if options.templates is not None:
         check_templates(options.templates)
     check_folder(out)
+    _refuse_twins(studies)
     shown = [rounded(private_results(results)) for results in studies]
     del studies  # what was read of a large study need not stay beside what is shown of it
     notes: list[str] = []
@@ -189,6 +191,18 @@ def write_reports(
         _put(folder / name, content)
     _clear_stale(folder, build.files)
     return Written(paths=(*paths, folder), problems=problems, tracebacks=tracebacks, error=error, notes=tuple(notes))
+
+
+def _refuse_twins(studies: Sequence[StudyResults]) -> None:
+    """Raise `ReportError` where a study is given twice with the same trials, which would agree with themselves."""
+    seen: set[tuple[object, ...]] = set()
+    for results in studies:
+        trials = [trial for trial in results.trials if trial.finished]
+        marks = {(results.study.name, trial.condition.key, trial.number, trial.started) for trial in trials}
+        if twice := len(marks & seen):
+            what = f"{results.study.name} is given twice: {count(twice, 'trial')} of one training in both"
+            raise ReportError(what, hint="name one of the reports; --against OLD tells what changed since the other")
+        seen |= marks
 
 
 def check_folder(out: Path) -> None:
