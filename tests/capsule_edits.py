@@ -51,11 +51,17 @@ def edited(capsule: bytes, edits: Mapping[str, Edit], *, digests: bool = False) 
 
 
 def put_into(html: Path, capsule: bytes, *, digest: bool = False) -> None:
-    """Replace a page's capsule; with `digest`, the sha256 that the page shows of it too."""
+    """Replace a page's capsule; with `digest`, the sha256 that the page shows of it, and its own, too."""
     text = html.read_text()
     before = sha256(capsule_in(html))
     text = ADDRESS.sub(lambda _: base64.b64encode(capsule).decode(), text)
-    html.write_text(text.replace(before, sha256(capsule)) if digest else text)
+    html.write_text(resealed(text.replace(before, sha256(capsule))) if digest else text)
+
+
+def resealed(page: str) -> str:
+    """Return a page whose last line has the sha256 of all above it again."""
+    above = page[: page.rindex("<!-- sha256")]
+    return f"{above}<!-- sha256 of all above: {sha256(above.encode())} -->\n"
 
 
 def sha256(content: bytes) -> str:

@@ -90,6 +90,15 @@ def test_one_seed_pairs_repeats_and_holm_spans_the_table() -> None:
     assert (changes.main[0].low, changes.main[0].high) == (pytest.approx(interval.low), pytest.approx(interval.high))
 
 
+def test_more_repeats_beside_the_same_ones_are_no_change() -> None:
+    changes = compare_records(record(OLD), record({label: (*values, 0.6) for label, values in OLD.items()}))
+    assert [row.verdict for row in changes.main] == ["identical"] * 3
+    assert change_findings(changes)[0].sentence == (
+        "Nothing has changed in test accuracy: every repeat of 3 conditions has exactly the value it had, and there "
+        "are more by now, which move the means."
+    )
+
+
 def test_what_only_the_uncorrected_test_calls_changed_is_not_told_apart() -> None:
     then = {"bn": (0.78, 0.80, 0.80, 0.81), "gn": (0.79, 0.78, 0.82, 0.79)}
     now = {"bn": (0.80, 0.81, 0.83, 0.82), "gn": (0.80, 0.81, 0.83, 0.82)}

@@ -81,6 +81,10 @@ def test_the_fastest_condition_reached_the_accuracy_in_every_repeat() -> None:
     assert "“lucky” 5.0 s (not every repeat)" in found.evidence and "“never” never" in found.evidence
     assert fastest_findings(TimeToAccuracy(accuracy=0.9, arrivals=(lucky, never)), STEADY) == []
     assert fastest_findings(TimeToAccuracy(accuracy=0.9, arrivals=(sure,)), STEADY) == []
+    first = reached("first", 8.0, 2, epochs=4.0)  # 2 s an epoch, which is how finely an arrival is known
+    for second, ahead in ((9.9, False), (10.0, True)):
+        arrivals = (first, reached("second", second, 2, epochs=4.0))
+        assert bool(fastest_findings(TimeToAccuracy(accuracy=0.9, arrivals=arrivals), STEADY)) == ahead
 
 
 @pytest.mark.parametrize(

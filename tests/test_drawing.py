@@ -225,6 +225,15 @@ def test_png_has_the_printed_size_at_200_pixels_an_inch() -> None:
     assert picture.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
 
 
+@pytest.mark.parametrize(
+    "name", ["\N{GRINNING FACE}" * 60, f"{'long ' * 4}\N{GRINNING FACE} name" * 3], ids=["all", "some"]
+)
+def test_a_long_label_with_an_emoji_is_drawn(name: str) -> None:
+    values = [{"x": 1, "k": name}]
+    spec = chart_spec(alt.Chart(alt.InlineData(values=values)).mark_point().encode(x="x:Q", y="k:N"))
+    assert "mark-symbol" in spec_to_svg(spec)
+
+
 def test_pdf_is_a_pdf() -> None:
     assert spec_to_pdf(chart_spec(chart())).startswith(b"%PDF")
 

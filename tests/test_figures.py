@@ -305,7 +305,9 @@ def test_pareto_front_by_hand() -> None:
     data = figure.data(results(conditions, trials))
     assert [row.condition for row in data.rows if row.on_front] == ["quick", "middle", "slow and best"]
     assert data.rows[0].seconds == 10.0
-    assert figure.alt_text(data) == ("quick trains quickest (10 s, 70.00 %); slow and best is best (90.00 % in 40 s).")
+    assert figure.alt_text(data) == (
+        "The quickest repeat is of quick (10 s, 70.00 %); slow and best is best (90.00 % in 40 s)."
+    )
 
 
 def test_times_are_those_of_the_fastest_repeat_and_equal_memory_is_a_sentence() -> None:

@@ -15,7 +15,7 @@ from benchkit.analysis.training import overfits, time_to_accuracy
 from benchkit.analysis.trials import micro_f1_findings
 from benchkit.analysis.wording import Finding
 from benchkit.report.context.numbers import banners
-from benchkit.results import EpochRecord, StudyResults
+from benchkit.results import EpochRecord, Outcome, StudyResults
 from benchkit.study import Published, PublishedRow
 
 APART = {"bn": [0.90, 0.91, 0.92], "gn": [0.80, 0.812, 0.82], "ln": [0.70, 0.71, 0.725], "none": [0.60, 0.612, 0.62]}
@@ -63,7 +63,7 @@ def test_one_condition_has_nothing_to_be_compared_with(tmp_path: Path) -> None:
 
 def test_an_empty_study_has_no_answer_yet() -> None:
     summary = summarize(empty())
-    assert summary.answer[0] == "There is no answer yet: no repeat has a test accuracy."
+    assert summary.answer[0] == "There is no answer: no repeat has a test accuracy."
     assert summary.basis == "0 of 12 planned trials have a result."
 
 
@@ -87,14 +87,36 @@ def test_what_ended_without_a_score_is_not_called_missing(grid: StudyResults) ->
     ]
     given = replace(grid, trials=tuple(trials))
     (found,) = said(given, "unfinished")
-    assert found.sentence == "3 of 12 planned trials ended without a score: “bn” and “ln”."
+    assert found.sentence == "2 of 12 planned trials ended without a score: “ln”."
     assert found.evidence == (
-        "“bn” (2 done, 1 diverged) and “ln” (1 diverged, 1 failed, 1 done). Means are over the others, so that a "
-        "condition seems better by what fails or diverges in it."
+        "“ln” (1 diverged, 1 failed, 1 done). Means are over the others, so that a condition seems better by what "
+        "fails or diverges in it."
     )
     assert [banner.title for banner in banners(given, summarize(given))][-1] == "Trials without a score"
     (waits,) = said(replace(given, trials=tuple(trials[:-1])), "unfinished")
     assert waits.sentence.startswith("The study is not complete: 8 of 12 planned trials have a result that counts, ")
+
+
+def test_what_diverged_is_told_and_not_missing(grid: StudyResults) -> None:
+    lost = Outcome(state="diverged", reason="the loss is nan")
+    trials = tuple(
+        replace(trial, state="diverged", outcome=lost) if trial.condition.label == "none" else trial
+        for trial in rescored(grid, APART).trials
+    )
+    results = replace(grid, trials=trials, study=study_of())
+    summary = summarize(results)
+    assert said(results, "unfinished") == [] and banners(results, summary)[0].title == "Synthetic numbers"
+    assert all(row.complete for row in summary.numbers.coverage) and len(banners(results, summary)) == 1
+    assert summary.answer[2] == "3 trials diverged: “none”."
+
+
+def test_the_gaps_of_many_that_may_be_as_good_are_a_range(tmp_path: Path) -> None:
+    labels = [f"v{place}" for place in range(8)]
+    scores = {
+        label: [0.9 - place / 1000 + spread for spread in (-0.02, 0.0, 0.02)] for place, label in enumerate(labels)
+    }
+    (found,) = said(rescored(complete(tmp_path, labels), scores), "winner")
+    assert "“v5” and 2 more (0.10 to 0.70 points lower) may be as good" in found.sentence
 
 
 def test_a_complete_study_has_no_cautions(grid: StudyResults) -> None:

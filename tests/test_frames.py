@@ -116,6 +116,8 @@ def test_questions_are_answered_or_refused_in_one_line(workspace: Path, capsys: 
         assert main([*ask, wrong]) == 2
         told = " ".join(capsys.readouterr().err.split())
         assert "the query was refused" in told and "other_scores holds the metrics of plugins" in told
+    assert main(["export", "tiny", "--workspace", str(workspace), "--to", "xlsx", "--out", str(workspace)]) == 2
+    assert "--to xlsx --out: expected parquet or csv" in capsys.readouterr().err
     assert not (workspace / "stolen.csv").exists() and not list(workspace.rglob("*.duckdb"))
 
 
@@ -162,6 +164,7 @@ def test_a_notebook_shows_the_answer_and_draws_the_reports_figures(tmp_path: Pat
     study = StudyFrames(results=complete(tmp_path))
     shown = study._repr_html_()
     assert study.answer()[0] in shown and shown.count("<tr>") == len(study.results.conditions) + 1
+    assert repr(study).splitlines() == [f"{study.results.study.title} (test.accuracy)", *study.answer()]
     assert study.figure("learning-curves", metric="loss").to_dict()["$schema"].startswith("https://vega.github.io")
     with pytest.raises(BenchkitError, match="frame: got 'excel'"):
         study.trials("excel")  # type: ignore[arg-type]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,20 @@ def test_long_tables_run_over_pages() -> None:
     text = to_latex(TABLE.with_rows([TABLE.rows[0]] * (MOST_ROWS + 1)), "c", "i")
     assert r"\begin{longtable}" in text
     assert r"\begin{table}" not in text
+
+
+@needs_latex
+def test_a_long_table_loses_no_column_where_it_is_wide_too(tmp_path: Path) -> None:
+    columns = tuple(Column(key=f"c{place}", heading=f"heading of column {place}") for place in range(9))
+    row = (label("a label of more words than a column of plain text can hold"), *[number_cell("12.5", 12.5)] * 8)
+    many = Table(columns=(replace(columns[0], align="left"), *columns[1:]), rows=(row,) * (MOST_ROWS + 1))
+    body = to_latex(many, "Wide", "wide") + "See Table \\ref{tab:wide}. " + to_latex(TABLE, "Next", "next")
+    source = pdf_of(body, tmp_path).with_suffix(".tex")
+    compiled(source)
+    assert "Overfull" not in source.with_suffix(".log").read_text(errors="replace")
+    shown = words_of(tmp_path / "x.pdf")
+    assert shown.count("12.5") == 8 * (MOST_ROWS + 1) and shown.count("heading of column 8") == 3
+    assert shown.count("Table 1: (continued)") == 2 and "See Table 1" in shown and "Table 2: Next" in shown
 
 
 @needs_latex

@@ -60,6 +60,13 @@ def test_default_from_scratch_and_default_pretrained_are_not_the_same() -> None:
     )
 
 
+def test_an_empty_list_of_regularizers_is_said_to_be_one() -> None:
+    norms = '[factors]\n"model.norm" = [{ label = "none", value = "none" }, "bn"]'
+    lists = '[factors]\n"regularizers" = [{ label = "none", value = [] }, { label = "L2", value = ["weight-decay"] }]'
+    sentence = said(compared(results("one", factors=norms), results("other", factors=lists)))["namesakes"]
+    assert "regularizers is not given or empty" in sentence, sentence
+
+
 def test_other_data_alone_leave_a_condition_the_same() -> None:
     found = compared(results("one"), results("other", data="mnist"))
     assert (found.common, found.namesakes) == (("default",), ())

@@ -134,6 +134,7 @@ def test_studies_of_equal_data_and_protocol_stand_in_one_table(tmp_path: Path) -
     assert comparable([report, other, longer]) == [[(report, study), (other, other.studies[0])]]
     twice: list[PublishedReport] = [report, replace(report, name="again")]
     assert comparable(twice) == []  # one study, shown twice
+    assert comparable([report, replace(other, studies=(replace(other.studies[0], rows=()),))]) == []  # all diverged
 
 
 def test_factors_are_no_part_of_the_protocol() -> None:

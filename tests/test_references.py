@@ -84,6 +84,9 @@ def test_bibtex_has_an_entry_of_its_own_for_each_work() -> None:
     assert keys == ["ba2016", "cubuk2019", "cubuk2019a", "ioffe2015", "reilly2001", "wilson1927"]
     assert "  author = {S. Ioffe and C. Szegedy},\n  title = {{Batch Normalization: Less Covariate Shift}},\n" in text
     assert "  url = {https://a.b/x_y},\n" in text
+    # No part of a reference stands twice: a bibliography prints every field.
+    assert re.findall(r"howpublished = \{(.*)\}", text) == ["CVPR", "CVPR", "ICML", "JASA 22, 209-212"]
+    assert "note =" not in text and text.count("Batch Normalization") == 1
     assert r"50\% \{of\} \$x\_1\$ \& \#2 \textbackslash  \~{}" in text
     for entry in text.split("\n\n"):
         bare = re.sub(r"\\[{}]", "", entry)

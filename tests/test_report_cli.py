@@ -40,7 +40,8 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[Path, s
 
     def read(workspace: Path, study: str | None = None, storage: str | None = None) -> StudyResults:
         found.append((workspace, study, storage))
-        return results
+        later = len(found)  # each study's trials are its own
+        return replace(results, trials=tuple(replace(one, started=one.started + later) for one in results.trials))
 
     monkeypatch.setattr(benchkit.ledger, "read_results", read)
     return found
@@ -119,6 +120,18 @@ def test_one_name_for_separate_reports_is_an_error(
     assert main(["report", "first", "second", "-o", str(tmp_path / "out"), "--separate", "--name", "both"]) == 2
     assert "--name names one report" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_trials_that_are_given_twice_agree_with_nothing(
+    asked: list[tuple[Path, str | None, str | None]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["report", "first", "-f", "html", "-o", str(tmp_path / "out")]) == 0
+    made = str(tmp_path / "out" / "synthetic-norms.html")
+    assert main(["report", made, made, "-f", "html", "-o", str(tmp_path / "both")]) == 2
+    told = capsys.readouterr().err
+    assert "synthetic-norms is given twice: 1 trial of one training in both" in told and "--against OLD" in told
+    assert not (tmp_path / "both").exists()
+    assert main(["report", made, made, "-f", "json", "-o", str(tmp_path / "both"), "--separate"]) == 0
 
 
 def test_an_earlier_report_is_compared_with(

@@ -379,12 +379,13 @@ def test_every_kind_of_results_becomes_a_page_and_json_alone_says_the_same(kind:
     for banner in made.exported["banners"]:
         assert squeezed(banner["text"]) in page
     assert ("Notcomplete" in page) == (kind in ("empty", "unfinished"))
+    assert ('id="images"' in made.html) == (kind != "empty")  # no heading over nothing
 
 
 def test_an_empty_study_prints(tmp_path: Path) -> None:
     made = make(FACTORIES["empty"](tmp_path), tmp_path)
     text = pdf_text(made.pdf)
-    assert "Thereisnoansweryet" in text
+    assert "Thereisnoanswer:norepeat" in text
     assert "0of12plannedtrialshavearesult" in text
 
 

@@ -244,7 +244,7 @@ def test_latex_gives_no_text_a_meaning() -> None:
     assert commands <= {
         r"\usepackage", r"\begin", r"\end", r"\centering", r"\caption", r"\label", r"\toprule", r"\midrule",
         r"\bottomrule", r"\textbackslash", r"\textasciicircum", r"\textasciitilde", r"\textless", r"\textgreater",
-        r"\linewidth", r"\resizebox", r"\small", r"\footnotesize", r"\scriptsize",
+        r"\linewidth", r"\resizebox", r"\small", r"\footnotesize", r"\scriptsize", r"\raggedright", r"\par",
     }  # fmt: skip
     assert re.findall(r"\\(?:begin|end)\{(\w+)\}", made) == ["table", "tabular", "tabular", "table"]
     assert "^" not in made

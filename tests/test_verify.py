@@ -8,13 +8,14 @@ import re
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from html import unescape
 from pathlib import Path
 from typing import Any
 
 import pikepdf
 import pypdf
 import pytest
-from capsule_edits import capsule_in, edited, members, put_into, sha256, zipped
+from capsule_edits import capsule_in, edited, members, put_into, resealed, sha256, zipped
 from synthetic_results import ENVIRONMENT, complete, with_search
 
 from benchkit.cli import main
@@ -88,7 +89,7 @@ def test_one_digit_in_a_table_of_the_page(html: Path, verify: Any) -> None:
     changed = row[1][:-1] + str((int(row[1][-1]) + 1) % 10)
     html.write_text(text[: row.start(1)] + changed + text[row.end(1) :])
     code, checks = verify(html)
-    assert code == 1 and failed(checks) == ["tables as shown", "numbers"]
+    assert code == 1 and failed(checks) == ["page", "tables as shown", "numbers"]
     assert checks["tables as shown"][1].endswith("table-ranking (table 1) was changed")
     assert f"table 1 (ranking), row 1: shows '{changed}" in checks["numbers"][1]
     assert f"the trials give '{row[1]}" in checks["numbers"][1]
@@ -98,16 +99,41 @@ def test_a_changed_sentence_and_changed_data(html: Path, verify: Any) -> None:
     text = html.read_text()
     answer = re.search(r'<h2 class="answer-title">.*?<p>(.*?)</p>', text, re.S)
     assert answer
-    html.write_text(text.replace(answer[1], "gn is best by far."))
+    # The same sentence stands among the findings, where it is left as it was.
+    html.write_text(resealed(text.replace(answer[1], "gn is best by far.", 1)))
     code, checks = verify(html)
-    assert code == 1 and failed(checks) == ["sentences"]
+    assert code == 1 and failed(checks) == ["sentences"] and answer[1] in unescape(checks["sentences"][1])
+    caption = re.search(r'<span class="caption">(.*?)</span>', text)
+    assert caption
+    html.write_text(resealed(text.replace(caption[1], "Not so.")))
+    assert failed(verify(html)[1]) == ["sentences"]
     payload = re.search(r'id="table-ranking".*?class="payload">(.*?)</script>', text, re.S)
     assert payload
     changed = re.sub(r"\d\.\d+", "0.99", json.dumps(unpacked(payload[1])), count=1)
     html.write_text(text[: payload.start(1)] + changed + text[payload.end(1) :])
     code, checks = verify(html)
-    assert code == 1 and failed(checks) == ["data in the page", "numbers"]
+    assert code == 1 and failed(checks) == ["page", "data in the page", "numbers"]
     assert "its CSV has other numbers" in checks["numbers"][1]
+
+
+def test_what_no_other_check_reads_is_the_page_s(html: Path, verify: Any) -> None:
+    text = html.read_text()
+    for before, after in (('aria-label="', 'aria-label="Not '), (" data-v=", " data-v=1"), ("<!-- sha256", "<!-- sha")):
+        assert before in text
+        html.write_text(text.replace(before, after, 1))
+        assert failed(verify(html)[1]) == ["page"], before
+
+
+@pytest.mark.parametrize("suffix", ["html", "pdf"])
+def test_files_beside_a_report_are_checked_with_it(made: Path, tmp_path: Path, verify: Any, suffix: str) -> None:
+    page = Path(shutil.copy(made / f"{NAME}.{suffix}", tmp_path))
+    folder = shutil.copytree(made / NAME, tmp_path / NAME)
+    (folder / "index.md").write_text("What a later command wrote.")
+    assert verify(page)[1]["files beside it"][0] == "holds"
+    (folder / "results.json").write_text((folder / "results.json").read_text().replace('"mean": 0.', '"mean": 0.9', 1))
+    code, checks = verify(page)
+    assert code == 1 and failed(checks) == ["files beside it"]
+    assert checks["files beside it"][1].endswith("results.json was changed")
 
 
 def test_tables_that_are_taken_away_or_added(html: Path, verify: Any) -> None:
@@ -129,8 +155,8 @@ def better(trials: list[dict[str, Any]]) -> None:
 @pytest.mark.parametrize(
     ("digests", "digest", "expected"),
     [
-        (False, False, ["capsule", "capsule's members", "numbers", "sentences"]),
-        (True, False, ["capsule", "numbers", "sentences"]),
+        (False, False, ["capsule", "capsule's members", "page", "numbers", "sentences"]),
+        (True, False, ["capsule", "page", "numbers", "sentences"]),
         (True, True, ["numbers", "sentences"]),
     ],
 )
@@ -226,6 +252,15 @@ def test_prepared_data_are_compared(html: Path, verify: Any, tmp_path: Path) -> 
     assert code == 0 and checks["data digits"][0] == "differs"
     fingerprint = re.search(r"here with (\w{12})", checks["data digits"][1])
     assert fingerprint
+
+
+@pytest.mark.parametrize("command", ["verify", "report"])
+def test_a_file_of_the_folder_beside_a_report_is_not_it(
+    made: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    for name in ("capsule.zip", "results.json"):
+        assert main([command, str(made / NAME / name)]) == 2
+        assert "name the .html or .pdf file of a report by benchkit, and no file of the" in capsys.readouterr().err
 
 
 def test_what_is_no_report_is_told(html: Path, pdf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -257,7 +257,10 @@ def test_a_ledger_that_cannot_be_read_is_told_and_the_page_stays(tmp_path: Path)
     ledger, plan, _ = queue_of(tmp_path, study_of(FACTOR))
     finish_all(ledger, plan)
     with live_page(tmp_path) as page:
-        assert "Progress" in page.page()
+        shown = page.page()
+        assert "Progress" in shown
+        head = shown[shown.index('id="table-states"') :].partition("</thead>")[0]
+        assert 'test accuracy <span class="unit">%</span>' in head  # as in all other tables of the page
         with page.stream() as stream:
             told = stream.told()
             next(told)

@@ -171,7 +171,7 @@ def _within(path: str, varied: Collection[str]) -> bool:
 
 def _namesakes(label: str, groups: Sequence[SameSettings]) -> Namesakes:
     paths = dict.fromkeys(path for written, _ in groups for path in written)
-    values = {path: tuple(written.get(path, "not given") for written, _ in groups) for path in paths}
+    values = {path: tuple(written.get(path, "not given") or "empty" for written, _ in groups) for path in paths}
     return Namesakes(
         label=label,
         groups=tuple(tuple(studies) for _, studies in groups),

@@ -37,7 +37,8 @@ OTHER_SCORES = (
 """The scores that are compared beside the study's main metric; micro F1 equals accuracy and would only repeat it."""
 
 ChangeVerdict = Literal["better", "worse", "not told apart", "identical", "untested"]
-"""identical: every repeat has the very value it had; untested: too few repeats, or differences that do not vary."""
+"""identical: every repeat of then and now, of one seed, has the very value it had; untested: too few
+repeats, or differences that do not vary."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,7 +154,7 @@ def _change(
         gap = comparison.difference
         return replace(
             row, method="paired", pairs=gap.n, difference=gap.mean, low=gap.low, high=gap.high, p=comparison.p,
-            spread=gap.std,
+            spread=gap.std, verdict="untested" if any(gap.values) else "identical",
         )  # fmt: skip
     if before.n > 1 and after.n > 1:
         welch = welch_t(after, before)
@@ -250,9 +251,10 @@ def _main(changes: Changes) -> Finding:
         others = f"; {count(rest, 'other condition')} {'is' if rest == 1 else 'are'} not told apart" if rest else ""
         sentence = f"Beyond chance, {metric} has changed for {_moved_words(moved)}{others}."
     elif all(row.verdict == "identical" for row in rows):
+        more = any(row.new.n > row.old.n for row in rows)
         sentence = (
             f"Nothing has changed in {metric}: every repeat of {count(len(rows), 'condition')} has exactly the value "
-            "it had."
+            f"it had{', and there are more by now, which move the means' if more else ''}."
         )
     else:
         sentence = _unmoved(rows, metric)

@@ -251,7 +251,7 @@ def winner_finding(ranking: Ranking, coverage: Sequence[Coverage]) -> Finding:
 def winner_sentences(ranking: Ranking) -> tuple[str, ...]:
     """Return the answer in up to three sentences: the leader, who may be as good, and who is clearly worse."""
     if ranking.best is None:
-        return (f"There is no answer yet: no repeat has a {metric_words(ranking.metric)}.",)
+        return (f"There is no answer: no repeat has a {metric_words(ranking.metric)}.",)
     return (
         _leader_words(ranking, ranking.best),
         *([_rival_words(ranking)] if ranking.rivals else []),
@@ -273,12 +273,14 @@ def _leader_words(ranking: Ranking, best: RankedCondition) -> str:
 def _rival_words(ranking: Ranking) -> str:
     """Return who may be as good as the leader, with gaps, and how many runs leave that open."""
     rivals, metric = ranking.rivals, ranking.metric
-    gaps = [bare(metric, _behind(ranking, row)) for row in rivals]
+    behind = [_behind(ranking, row) for row in rivals]
+    ends = (min(behind), max(behind)) if len(behind) > 6 else ()
+    gaps = " to ".join(bare(metric, gap) for gap in ends) or listing([bare(metric, gap) for gap in behind])
     worse = f"{difference_unit(metric)} {_lower(metric)}".strip()
     each = {row.estimate.n for row in (*ranking.rows[:1], *rivals)}
     runs = count(min(each), "run") if len(each) == 1 else f"{min(each)} to {max(each)} runs"
     cannot = "each cannot say" if max(each) > 1 else "each says nothing of the spread between random seeds"
-    return f"{names([row.label for row in rivals])} ({listing(gaps)} {worse}) may be as good: {runs} {cannot}."
+    return f"{names([row.label for row in rivals])} ({gaps} {worse}) may be as good: {runs} {cannot}."
 
 
 def _worse_words(ranking: Ranking) -> str:

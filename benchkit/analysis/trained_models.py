@@ -473,7 +473,7 @@ def weak_class_findings(report: ClassReport | None) -> Iterator[Finding]:
         return
     name, recall = report.weakest
     worst = report.confusions[0]
-    parts = [f"{quoted(c.true)} taken for {quoted(c.called)} {c.count} of {c.of} times" for c in report.confusions]
+    parts = [f"{quoted(c.true)} taken for {quoted(c.called)} {c.count:,} of {c.of:,} times" for c in report.confusions]
     yield Finding(
         rule="weak-classes",
         sentence=f"{quoted(report.label)} finds {quoted(name)} hardest, {measured('accuracy', recall)} of "

@@ -385,14 +385,18 @@ def _overfitting(onsets: Sequence[OverfittingOnset], better: bool) -> Iterator[F
 def fastest_findings(race: TimeToAccuracy | None, costs: Sequence[ConditionCost]) -> list[Finding]:
     """Say which condition reaches a stated validation accuracy first: in seconds where times compare, else in epochs.
 
-    Nothing is said of fewer than two conditions or of one repeat each, and of epochs where none is one epoch ahead.
+    Nothing is said of fewer than two conditions or of one repeat each, and where none is ahead by one epoch, or by the
+    time that it takes.
     """
     if race is None or len(race.arrivals) < 2 or max(row.of for row in race.arrivals) < 2:
         return []
     complete = [row for row in race.arrivals if row.seconds is not None and row.repeats == row.of]
     goal = f"a validation accuracy of {measured('val.accuracy', race.accuracy)}"
     if comparable_times(costs):
-        return [_quickest(goal, complete[0], race.arrivals)] if complete else []
+        times = [row.seconds or 0.0 for row in complete]
+        behind = min(times[1:], default=float("inf")) - times[0] if times else 0.0
+        ahead = bool(times) and behind >= times[0] / (complete[0].epochs or 1.0)
+        return [_quickest(goal, complete[0], race.arrivals)] if ahead else []
     first = min(complete, key=lambda row: row.epochs or 0.0, default=None)
     others = [row.epochs for row in race.arrivals if row.epochs is not None and row is not first]
     if first is None or min(others, default=float("inf")) - (first.epochs or 0.0) < 1:

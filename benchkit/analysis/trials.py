@@ -50,8 +50,9 @@ class Coverage:
 
     @property
     def complete(self) -> bool:
-        """Return whether every planned trial has a result that counts."""
-        return self.missing == 0 and self.settled >= self.planned
+        """Return whether no planned trial is left to train: each has a result that counts, or diverged, for good."""
+        diverged = 0 if self.stage == "search" else self.states.get("diverged", 0)
+        return self.missing == 0 and self.settled + diverged >= self.planned
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,7 +213,8 @@ def trouble_findings(troubles: Sequence[FailedTrial]) -> list[Finding]:
             diverged,
             rule="divergence",
             sentence=f"{count(len(diverged), 'trial')} diverged: {names(_labels(diverged))}.",
-            evidence=f"The loss became non-finite: {listing(endings)}. Their scores are in no mean.",
+            evidence=f"The loss became non-finite: {listing(endings)}. Their scores are in no mean, which makes that "
+            "of a condition's other repeats look better.",
         ),
     ]
 

@@ -272,6 +272,20 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+_SEAL = b"<!-- sha256 of all above: "
+
+
+def sealed(page: bytes) -> bytes:
+    """Return an HTML page with its own sha256 at its end: a change by hand, of whatever part, is then noticed."""
+    return page + _SEAL + sha256(page).encode() + b" -->\n"
+
+
+def seal_holds(page: bytes) -> bool | None:
+    """Return whether a page has the sha256 that stands at its end; None where none does."""
+    above, seal, digest = page.rpartition(_SEAL)
+    return digest.split() == [sha256(above).encode(), b"-->"] if seal else None
+
+
 def _described(results: StudyResults, folder: str, environments: Sequence[Mapping[str, Any]]) -> CapsuleStudy:
     study = results.study
     return CapsuleStudy(

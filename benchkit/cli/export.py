@@ -55,7 +55,8 @@ def export(
 
     address = tracker_of(to, "--to")
     if out is not None:
-        raise BenchkitError(f"--out has no effect with --to {address.name}", hint=f"--to {address.name}=ADDRESS")
+        what = f"--to {address.name} --out: expected parquet or csv, which alone are written into a folder"
+        raise BenchkitError(what, hint=f"a tracker gets its address so: --to {address.name}=ADDRESS")
     if follow:
         os.nice(10)
         print_json({"problem": following.follow(workspace, study, storage, address, sys.stdin.fileno(), plugin)})

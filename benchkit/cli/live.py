@@ -70,7 +70,9 @@ class Lines(View):
         """Say that a stage begins."""
         self._progress.stage(title, states, total)
         if self._progress.finished < total:
-            self._write(f"{title}: {total} trials, {self._progress.finished} of them finished before")
+            self._write(
+                f"{title}: {total} trial{'' if total == 1 else 's'}, {self._progress.finished} of them finished before"
+            )
 
     def event(self, worker: int, event: Event) -> None:
         """Say what happened, if it is worth a line."""

@@ -115,8 +115,8 @@ def _spared_collector() -> Iterator[None]:
         gc.unfreeze()
 
 
-MADE = (".html", ".pdf")
-"""How the files of reports end."""
+MADE = (".html", ".pdf", ".json", ".zip")
+"""How the files of reports end; of the last two, which lie beside the page, it is told what to name instead."""
 
 
 def _given(

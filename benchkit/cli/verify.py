@@ -41,10 +41,11 @@ def verify(
 ) -> None:
     """Check REPORT against the capsule inside it, and against this machine; --retrain N trains N trials again.
 
-    The digests must fit, and tables and sentences must be those that the capsule's trials give when they are summarised
-    anew. Other versions, plugins and data on this machine are told; they fail with --strict alone. --retrain takes
-    the conditions in turn, those that trained fastest first, and holds what comes of it against what the report says:
-    identical, or inside the 95 % prediction interval of the condition's repeats (one in twenty is outside by chance).
+    The digests must fit, those of the files in the folder beside it too, and tables and sentences must be those that
+    the capsule's trials give when they are summarised anew. Other versions, plugins and data on this machine are told;
+    they fail with --strict alone. --retrain takes the conditions in turn, those that trained fastest first, and holds
+    what comes of it against what the report says: identical, or inside the 95 % prediction interval of the condition's
+    repeats (one in twenty is outside by chance).
 
     No code comes from a report: plugins are those installed here, and the files given with --plugin.
 
@@ -80,6 +81,7 @@ def verify(
 
 def _retrained(capsule: Capsule, registry: Registry, scratch: Scratch, count: int, seed: int) -> Iterator[ReportCheck]:
     """Yield what trials trained again say, after a word on which they are and how long they took."""
+    from benchkit.analysis.wording import count as counted
     from benchkit.analysis.wording import duration
     from benchkit.capsule.reading import restored
     from benchkit.verify.retraining import compare_retrained, paths_of, retrain, sample_trials, seconds_of
@@ -88,9 +90,8 @@ def _retrained(capsule: Capsule, registry: Registry, scratch: Scratch, count: in
     if not sampled:
         raise StudyError("the report has no done trial that could be trained again")
     took = duration(seconds_of(sampled))
-    print_note(
-        f"training {len(sampled)} trials again, cheapest conditions first, seed {seed}; they took {took} in all:"
-    )
+    trials = counted(len(sampled), "trial")
+    print_note(f"training {trials} again, cheapest conditions first, seed {seed}; they took {took} in all:")
     for sample in sampled:
         print_note(f"  {sample.name}")
     for path in paths_of(capsule, sampled):

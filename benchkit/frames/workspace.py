@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -52,7 +52,7 @@ class Workspace:
 class StudyFrames:
     """The results of a study, as tables and charts; the columns are the same for every study (`benchkit.frames`)."""
 
-    results: StudyResults = field(repr=False)
+    results: StudyResults
 
     @property
     def name(self) -> str:
@@ -93,6 +93,10 @@ class StudyFrames:
             need("pandas")
             return found.to_pandas(maps_as_pydicts="strict")
         return found
+
+    def __repr__(self) -> str:
+        """Return what a prompt shows: the title, and the short answer."""
+        return "\n".join([f"{self.results.study.title} ({self.results.study.report.metric})", *self.answer()])
 
     def _repr_html_(self) -> str:
         """Return what Jupyter shows: the short answer, and the conditions."""

@@ -162,9 +162,12 @@ def _without(table: Mapping[str, object], above: str, paths: set[str]) -> dict[s
 
 
 def comparable(reports: Sequence[PublishedReport]) -> list[list[tuple[PublishedReport, PublishedStudy]]]:
-    """Return groups of two or more studies of equal data and protocol, each study once, in the order of the reports."""
+    """Return groups of two or more studies of equal data and protocol, each study once, in the order of the reports.
+
+    A study without a score, such as one whose trials all diverged, has nothing to compare.
+    """
     groups: dict[str, list[tuple[PublishedReport, PublishedStudy]]] = {}
     for report in reports:
-        for study in report.studies:
+        for study in (study for study in report.studies if study.rows):
             groups.setdefault(study.protocol, []).append((report, study))
     return [group for group in groups.values() if len({study.name for _, study in group}) > 1]

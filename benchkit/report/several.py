@@ -410,7 +410,7 @@ def _best_mean(ranking: Ranking) -> Cell:
 
 def _against_the_others(ranking: Ranking) -> str:
     if ranking.best is None:
-        return "no result yet"
+        return "no result"
     if len(ranking.rows) == 1:
         return "no other condition"
     if ranking.decided:

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 import benchkit
 from benchkit.analysis.changes import change_findings
 from benchkit.analysis.summary import last_finished, record_of, summarize
+from benchkit.analysis.wording import count
 from benchkit.capsule import make_capsule, shown_of
-from benchkit.capsule.making import CAPSULE
+from benchkit.capsule.making import CAPSULE, sealed
 from benchkit.child import give_back_memory
 from benchkit.errors import ReportError
 from benchkit.registry import Registry
@@ -147,11 +148,12 @@ def write_reports(
 ) -> Written:
     """Write one report of one study or several, as `write_report` does; several make A+B.html, A+B.pdf and A+B/.
 
-    Raises `ReportError` before anything is written when own templates cannot be used.
+    Raises `ReportError` before anything is written when own templates cannot be used, or trials would count twice.
     """
     if options.templates is not None:
         check_templates(options.templates)
     check_folder(out)
+    _refuse_twins(studies)
     shown = [rounded(private_results(results)) for results in studies]
     del studies  # what was read of a large study need not stay beside what is shown of it
     notes: list[str] = []
@@ -172,7 +174,7 @@ def write_reports(
             except ReportError as failure:
                 error = failure
         if "html" in options.formats:
-            page = encoded(render_html(screen_report(build, parts), options.templates))
+            page = sealed(encoded(render_html(screen_report(build, parts), options.templates)))
         problems, tracebacks = _told(parts, common)
         del parts, common
         if printing:
@@ -189,6 +191,18 @@ def write_reports(
         _put(folder / name, content)
     _clear_stale(folder, build.files)
     return Written(paths=(*paths, folder), problems=problems, tracebacks=tracebacks, error=error, notes=tuple(notes))
+
+
+def _refuse_twins(studies: Sequence[StudyResults]) -> None:
+    """Raise `ReportError` where a study is given twice with the same trials, which would agree with themselves."""
+    seen: set[tuple[object, ...]] = set()
+    for results in studies:
+        trials = [trial for trial in results.trials if trial.finished]
+        marks = {(results.study.name, trial.condition.key, trial.number, trial.started) for trial in trials}
+        if twice := len(marks & seen):
+            what = f"{results.study.name} is given twice: {count(twice, 'trial')} of one training in both"
+            raise ReportError(what, hint="name one of the reports; --against OLD tells what changed since the other")
+        seen |= marks
 
 
 def check_folder(out: Path) -> None:
@@ -330,9 +344,10 @@ def _capsule_block(capsule: bytes) -> DownloadBlock:
     return DownloadBlock(
         title="Capsule",
         text="What this report rests on, in one archive, the same in HTML and PDF: the resolved study, the commands, "
-        "versions, devices, plugins, seeds, every trial's results, and digests. `benchkit verify` on this file checks "
-        "the report against it; with --retrain N it trains N of the trials again. Of predictions it holds which test "
-        "images were named rightly: losses and calibration errors cannot be computed anew from it.",
+        "versions, devices, plugins, seeds, every trial's results, and digests. By benchkit verify the report "
+        "and the files beside it are checked against it; with --retrain N, N of the trials are trained again. Of "
+        "predictions it holds which test images were named rightly: losses and calibration errors cannot be computed "
+        "anew from it.",
         file=CAPSULE,
         media_type="application/zip",
         content=base64.b64encode(capsule).decode(),

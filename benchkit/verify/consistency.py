@@ -6,10 +6,12 @@ import math
 from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 
+from benchkit.analysis.wording import count
 from benchkit.capsule.making import CAPSULE, CapsuleStudy, CapsuleTrial, cells_digest, sha256
 from benchkit.capsule.reading import Capsule
 from benchkit.errors import StudyError
 from benchkit.plan import Condition, fingerprint, make_plan, typed_settings
+from benchkit.report.files.html import wording_digest
 from benchkit.report.page_text import HOME
 from benchkit.study import Study
 from benchkit.study.seeds import trial_seeds
@@ -22,10 +24,12 @@ def digest_checks(report: ReportFile, capsule: Capsule) -> Iterator[ReportCheck]
     yield _capsule(report)
     yield _members(capsule)
     if report.kind == "html":
+        yield from _page(report, capsule)
         yield _tables(report, capsule)
         yield _data(report, capsule)
     else:
         yield _files(report, capsule)
+    yield from _beside(report, capsule)
     yield ReportCheck(
         name="figures",
         state="unchecked",
@@ -48,6 +52,30 @@ def _members(capsule: Capsule) -> ReportCheck:
     problems = [*_changed(named, there), *(f"{name} is not there" for name in named if name not in there)]
     good = f"the {len(named)} members of the capsule have the sha256 that it names"
     return check_of("capsule's members", good, "members of the capsule were changed", problems)
+
+
+def _page(report: ReportFile, capsule: Capsule) -> Iterator[ReportCheck]:
+    """Yield whether the page as a whole is as it was written, which earlier versions did not note."""
+    if report.sealed is None and capsule.head.shown.wording != wording_digest():
+        return
+    lost = "the sha256 at its end is missing" if report.sealed is None else "it does not have the sha256 at its end"
+    bad = "the page was changed after it was written"
+    yield check_of("page", "the page has the sha256 at its end", bad, [] if report.sealed else [lost])
+
+
+def _beside(report: ReportFile, capsule: Capsule) -> Iterator[ReportCheck]:
+    """Yield whether the files in the report's folder are those that were written with it, where there are any.
+
+    Their index lists what the last command wrote, of whatever formats.
+    """
+    folder = report.path.with_suffix("")
+    shown = {**capsule.head.shown.files, CAPSULE: sha256(report.capsule)}
+    there = {name: folder / name for name in shown if name != "index.md" and (folder / name).is_file()}
+    problems = [f"{path} was changed" for name, path in there.items() if sha256(path.read_bytes()) != shown[name]]
+    if there:
+        good = f"the {len(there)} files in {folder} have the sha256 that the capsule names"
+        bad = "files in the report's folder are not as they were written with it, but changed, or of a later report"
+        yield check_of("files beside it", good, bad, problems)
 
 
 def _tables(report: ReportFile, capsule: Capsule) -> ReportCheck:
@@ -97,7 +125,7 @@ def consistency_checks(capsule: Capsule) -> Iterator[ReportCheck]:
     grid = [(c, study.seed) for described, study in pairs for c in described.conditions if c.kind == "grid"]
     checked = [(condition, seed) for condition, seed in grid if HOME not in str(condition.settings)]
     problems = [f"{c.label}: key {c.key}" for c, seed in checked if not _fits(c, seed)]
-    good = f"the keys of {len(checked)} conditions follow from their settings"
+    good = f"the keys of {count(len(checked), 'condition')} follow from their settings"
     yield check_of("settings", good, "conditions have settings that do not give their key", problems)
     yield from _planned(pairs)
     wrong, trials = [], 0
@@ -106,7 +134,9 @@ def consistency_checks(capsule: Capsule) -> Iterator[ReportCheck]:
         wrong += [
             f"trial {trial.number} ({trial.phase} {trial.index})" for trial in listed if not _seeded(trial, study.seed)
         ]
-    yield check_of("seeds", f"the seeds of {trials} trials follow from the study's", "trials have other seeds", wrong)
+    yield check_of(
+        "seeds", f"the seeds of {count(trials, 'trial')} follow from the study's", "trials have other seeds", wrong
+    )
 
 
 def _planned(pairs: list[tuple[CapsuleStudy, Study]]) -> Iterator[ReportCheck]:

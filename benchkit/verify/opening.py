@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, Literal
 
-from benchkit.capsule.making import CAPSULE, squeezed
+from benchkit.capsule.making import CAPSULE, seal_holds, squeezed
 from benchkit.errors import ReportError
 from benchkit.report.page_text import unpacked
 
@@ -25,11 +25,14 @@ class ReportFile:
 
     `tables` has the rows of cell texts of each table by its anchor (HTML; a PDF has text alone). `files` are the PDF's
     attachments by name, `data` the CSV texts behind an HTML's tables and figures by the element that holds them.
+    `sealed` is whether an HTML page has the sha256 that stands at its end, None where none stands there.
     """
 
     kind: Literal["html", "pdf"]
+    path: Path
     capsule: bytes
     text: str
+    sealed: bool | None = None
     tables: Mapping[str, Sequence[Sequence[str]]] = field(default_factory=dict)
     files: Mapping[str, bytes] = field(default_factory=dict)
     data: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -48,14 +51,15 @@ def open_report(path: Path) -> ReportFile:
             raise ReportError(f"{path} has {size:,} bytes; at most {MOST_BYTES:,} are read")
         content = path.read_bytes()
     except OSError as error:
-        raise ReportError(
-            f"{path}: cannot be read: {error.strerror}", hint="name the .html or .pdf file of a report"
-        ) from error
+        raise ReportError(f"{path}: cannot be read: {error.strerror}", hint=NAME_ONE) from error
     if content.startswith(b"%PDF-"):
         return read_pdf(path)
     if b"<html" in content[:4096].lower():
-        return _read_html(content, str(path))
-    raise ReportError(f"{path} is neither HTML nor PDF", hint="name the .html or .pdf file of a report by benchkit")
+        return _read_html(content, path)
+    raise ReportError(f"{path} is neither HTML nor PDF", hint=NAME_ONE)
+
+
+NAME_ONE = "name the .html or .pdf file of a report by benchkit, and no file of the folder beside it"
 
 
 def without_capsule(shown: str) -> ReportError:
@@ -70,7 +74,7 @@ SILENT = ("script", "style", "title", "noscript")
 """Elements whose text a page does not show."""
 
 
-def _read_html(content: bytes, shown: str) -> ReportFile:
+def _read_html(content: bytes, shown: Path) -> ReportFile:
     """Return what an HTML report shows and holds; raise `ReportError` when it is none or damaged."""
     try:
         page = _ReportPage(content.decode("utf-8"))
@@ -79,7 +83,7 @@ def _read_html(content: bytes, shown: str) -> ReportFile:
     if not page.generator.startswith("benchkit "):
         raise ReportError(f"{shown} is no report by benchkit", hint="name the .html or .pdf file of a report")
     if not page.capsule:
-        raise without_capsule(shown)
+        raise without_capsule(str(shown))
     try:
         capsule = base64.b64decode(page.capsule.partition(",")[2], validate=True)
     except (binascii.Error, ValueError) as error:
@@ -87,8 +91,10 @@ def _read_html(content: bytes, shown: str) -> ReportFile:
     twice = [anchor for anchor, count in page.anchors.items() if count > 1 and anchor in page.tables]
     if twice:
         raise ReportError(f"{shown} is damaged: it has two tables {', '.join(twice[:5])}")
+    text = squeezed("".join(page.parts))
+    sealed = seal_holds(content)
     return ReportFile(
-        kind="html", capsule=capsule, text=squeezed("".join(page.parts)), tables=page.tables, data=page.data
+        kind="html", path=shown, capsule=capsule, text=text, sealed=sealed, tables=page.tables, data=page.data
     )
 
 

@@ -32,7 +32,7 @@ def read_pdf(path: Path) -> ReportFile:
             raise without_capsule(str(path))
         files = {shown: (folder / stored).read_bytes() for shown, stored in told["files"].items()}
         text = (folder / told["text"]).read_text(encoding="utf-8")
-    return ReportFile(kind="pdf", capsule=files[CAPSULE], text=text, files=files)
+    return ReportFile(kind="pdf", path=path, capsule=files[CAPSULE], text=text, files=files)
 
 
 def _read(path: Path, folder: Path) -> dict[str, Any]:

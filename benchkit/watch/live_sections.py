@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from benchkit.analysis.trials import trial_notes
-from benchkit.analysis.wording import metric_words
+from benchkit.analysis.wording import bare, metric_unit, metric_words
 from benchkit.ledger.trials import TrialFolder
 from benchkit.registry import Registry
 from benchkit.report.context.blocks import (
@@ -91,7 +92,8 @@ def states_table(status: StudyStatus) -> Table:
     for state, count in counts_by_state(status).items():
         if count:
             table.number(state, state, lambda row, state=state: row.states.get(state, 0))  # type: ignore[misc]
-    table.number("score", metric_words(status.metric), lambda row: row.score, lambda score: f"{score:.4f}")
+    words, unit = partial(bare, status.metric), metric_unit(status.metric)
+    table.number("score", metric_words(status.metric), lambda row: row.score, words, unit)
     table.number("n", "n", lambda row: row.scored)
     return table.made()
 

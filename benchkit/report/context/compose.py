@@ -61,7 +61,8 @@ def compose(
     facts = key_facts(results, summary)
     made = [part for part in _sections(inputs, changes) if part is not None]
     found = [with_data(part) for part in (figure_set.finished(made) if figure_set else made)]
-    parts = with_author_text(inputs, [part for part in found if part.blocks])
+    # Without a scored model nothing follows the words with which the section of test images begins.
+    parts = with_author_text(inputs, [part for part in found if len(part.blocks) > (part.name == "images")])
     parts.append(sections.coverage_section(inputs))
     if figure_set:
         plugins = used_plugins(results, figure_set.registry)

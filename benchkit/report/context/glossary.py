@@ -522,7 +522,7 @@ def numbers_of(works: Sequence[Work], references: Iterable[tuple[str, str]]) -> 
 
 
 def bibtex(works: Sequence[Work]) -> str:
-    """Return the works as BibTeX; each entry's note is the reference as the report prints it, digit by digit."""
+    """Return the works as BibTeX; where each appeared is what its reference says after the title."""
     keys: set[str] = set()
     return "\n".join(_entry(work, _key(work, keys)) for work in works)
 
@@ -535,12 +535,13 @@ def _key(work: Work, keys: set[str]) -> str:
 
 
 def _entry(work: Work, key: str) -> str:
+    appeared = re.sub(rf"[\s,.(]*{work.year}[).]*$", "", work.text.rpartition(work.title)[2]).strip(" .,")
     fields = {
         "author": _tex(" and ".join(work.authors)),
         "title": f"{{{_tex(work.title)}}}",
+        "howpublished": _tex(appeared),
         "year": work.year,
         "url": re.sub(r"[{}\\\s]", "", work.url),
-        "note": _tex(work.text),
     }
     lines = "".join(f"  {name} = {{{value}}},\n" for name, value in fields.items() if value)
     return f"@misc{{{key},\n{lines}}}\n"

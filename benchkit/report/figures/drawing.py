@@ -268,7 +268,16 @@ def converted(convert: Any, picture: str | Spec, **options: Any) -> Any:
 
 
 def _drawn(convert: Any, spec: Spec, **options: Any) -> Any:
-    return converted(convert, spec, vl_version=VEGA_LITE_VERSION, allowed_base_urls=[], **options)
+    options |= {"vl_version": VEGA_LITE_VERSION, "allowed_base_urls": []}
+    try:
+        return converted(convert, spec, **options)
+    except ReportError:
+        # Vega cuts a long label between the two halves of an emoji, which vl-convert cannot read.
+        whole = json.dumps(spec, ensure_ascii=False)
+        plain = re.sub("[\U00010000-\U0010ffff]", "\N{WHITE SQUARE}", whole)
+        if plain == whole:
+            raise
+        return converted(convert, json.loads(plain), **options)
 
 
 def _static(spec: Mapping[str, Any]) -> Spec:

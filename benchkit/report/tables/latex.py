@@ -84,6 +84,9 @@ LONG_TEXT = 44
 MOST_ROWS = 40
 """A table of more rows runs over pages (longtable)."""
 
+SCALED_ROWS = 20
+"""One that is too wide for that, too, becomes several of so many rows, each scaled to the line."""
+
 _LINE = 70
 """About so many characters fit on a line at the normal size of a one-column article."""
 
@@ -120,7 +123,7 @@ def to_latex(table: Table, caption: str, identifier: str) -> str:
     """Return the table as a LaTeX float, every cell escaped, with caption and label `tab:IDENTIFIER`.
 
     Wide tables are set smaller, the widest scaled to the line (graphicx), and those of more than `MOST_ROWS` rows run
-    over pages (longtable). The first line names the packages.
+    over pages (longtable; where they are that wide, in several floats). The first line names the packages.
     """
     layouts = [_layout(column, [row[index] for row in table.rows]) for index, column in enumerate(table.columns)]
     heads = " & ".join(_head(layout) for layout in layouts)
@@ -129,9 +132,16 @@ def to_latex(table: Table, caption: str, identifier: str) -> str:
     size = _characters(table) / _LINE
     command = next((name for limit, name in _SIZES if size <= limit), "\\scriptsize")
     captions = f"\\caption{{{latex(caption)}}}", f"\\label{{tab:{re.sub(r'[^A-Za-z0-9-]+', '-', identifier)}}}"
-    if len(rows) > MOST_ROWS:
+    scaled = size > _SIZES[-1][0]
+    if len(rows) <= MOST_ROWS:
+        return _float(captions, letters, heads, rows, command, scaled=scaled)
+    if not scaled:
         return _long(captions, letters, heads, rows, command)
-    return _float(captions, letters, heads, rows, command, scaled=size > _SIZES[-1][0])
+    # No longtable can be scaled, and one that is too wide would lose its last columns beyond the page.
+    first, *others = (rows[at : at + SCALED_ROWS] for at in range(0, len(rows), SCALED_ROWS))
+    again = "\\addtocounter{table}{-1}\\caption{(continued)}", ""
+    floats = [_float(captions, letters, heads, first, command, scaled=True)]
+    return "\n".join([*floats, *(_float(again, letters, heads, part, command, scaled=True) for part in others)])
 
 
 def _float(captions: tuple[str, str], letters: str, heads: str, rows: Sequence[str], size: str, *, scaled: bool) -> str:
@@ -139,7 +149,7 @@ def _float(captions: tuple[str, str], letters: str, heads: str, rows: Sequence[s
     body += [*(f"  {row} \\\\" for row in rows), "  \\bottomrule", "\\end{tabular}"]
     if scaled:
         body = ["\\resizebox{\\linewidth}{!}{%", *body[:-1], f"{body[-1]}}}"]
-    inner = ["\\centering", *captions, *([size] if size else []), *body]
+    inner = ["\\centering", *filter(None, captions), *([size] if size else []), *body]
     needed = "booktabs,graphicx" if scaled else "booktabs"
     lines = [f"% \\usepackage{{{needed}}}", "\\begin{table}", *(f"  {line}" for line in inner), "\\end{table}"]
     return "\n".join(lines) + "\n"
@@ -192,6 +202,8 @@ def latex_tail(text: str) -> str:
 
 def _main(layout: _Layout, cell: Cell, after: str) -> str:
     """Return the cell's own text, in the one or two columns that its numbers have."""
+    if layout.paragraph:
+        return f"{{\\raggedright {_bold(latex(cell.text), cell.strong)}{after}\\par}}"
     if not layout.parted:
         return _bold(latex(cell.text), cell.strong) + after
     if _NUMBER.fullmatch(cell.text):

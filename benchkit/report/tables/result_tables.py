@@ -139,7 +139,7 @@ def _unranked(name: str, planned: int, reason: str) -> tuple[Cell, ...]:
         Cell(text=NONE, parts=(None, None, None)),
         nothing,
         nothing,
-        label("undefined" if reason else "no result yet"),
+        label("undefined" if reason else "no result"),
     )
 
 

@@ -145,7 +145,9 @@ class SpeedCost:
         """Return one sentence with the quickest and the best condition."""
         unit, quickest = quantity(data.metric), data.rows[0]
         best = min(data.rows, key=lambda row: unit.rank(row.value))
-        first = f"{quickest.condition} trains quickest ({quickest.seconds:.4g} s, {unit.text(quickest.value)})"
+        first = (
+            f"The quickest repeat is of {quickest.condition} ({quickest.seconds:.4g} s, {unit.text(quickest.value)})"
+        )
         if best is quickest:
             return f"{first}{' and is also best' if len(data.rows) > 1 else ''}."
         return f"{first}; {best.condition} is best ({unit.text(best.value)} in {best.seconds:.4g} s)."
