@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -109,6 +110,25 @@ def test_a_cluster_of_its_own_ends_with_the_sweep(tmp_path: Path, order: signal.
     assert not left or "stopped by SIGTERM; nothing is lost" not in said
     for folder in left:
         shutil.rmtree(folder)
+
+
+def test_a_sweep_that_is_told_to_stop_while_its_cluster_starts_says_so(tmp_path: Path) -> None:
+    """Ray sets its own answers meanwhile, by which the process would end with another status and nothing said."""
+    write(tmp_path, epochs=2000, repeats=2)
+    sweep = started(tmp_path, "--cluster", "local")
+    end = time.monotonic() + 120
+    members: dict[str, psutil.Process] = {}
+    while "gcs_server" not in members:
+        assert sweep.poll() is None and time.monotonic() < end
+        time.sleep(0.05)
+        for one in psutil.Process(sweep.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                members[one.name()] = one
+    sweep.terminate()
+    said, _ = sweep.communicate()
+    assert (sweep.returncode, "stopped by SIGTERM; nothing is lost" in said) == (143, True), said
+    _, alive = psutil.wait_procs(list(members.values()), timeout=180)
+    assert [one for one in alive if one.status() != psutil.STATUS_ZOMBIE] == []
 
 
 def test_options_that_need_a_cluster_say_so(tmp_path: Path) -> None:

@@ -30,9 +30,10 @@ QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_ENABLE_AUTO_CONNECT": "0",
+    "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",
 }
-"""What keeps Ray, once it is imported, from reporting to its makers, from warning of what seats do themselves, and
-from starting a cluster for whoever asks it something after the end."""
+"""What keeps Ray, once it is imported, from reporting to its makers, from warning of what seats do themselves, from
+starting a cluster for whoever asks it something after the end, and from aborting this process at SIGTERM."""
 
 DEVICES = ("auto", "cpu", "cuda")
 """What `--device` may say on a cluster, where nobody knows the numbers of its GPUs."""

@@ -102,11 +102,17 @@ def chosen(asked: str, here: Mapping[str, str], environment: Mapping[str, str], 
 
 @contextmanager
 def _own_signals() -> Iterator[None]:
-    """Keep what this process does on signals: Ray's own answer to SIGTERM aborts it, with nothing saved."""
+    """Keep what this process does on signals: Ray's own answer to SIGTERM ends it, with nothing saved.
+
+    Not even while Ray connects, which takes seconds, does it set answers of its own.
+    """
     before = {one: signal.getsignal(one) for one in (signal.SIGINT, *orders())}
+    setting = signal.signal
+    signal.signal = lambda number, answer: signal.getsignal(number)  # type: ignore[assignment]
     try:
         yield
     finally:
+        signal.signal = setting
         if threading.current_thread() is threading.main_thread():
             for one, answer in before.items():
                 if answer is not None:
