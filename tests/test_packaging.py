@@ -163,7 +163,7 @@ def test_the_installed_wheel_trains_a_third_party_norm_and_reports_from_an_empty
     assert {state: count for state, count in states.items() if count} == {"done": 1}
     run([clean_bin / "benchkit", "report", "norms-cifar10-smoke", "--format", "html", "--out", "reports"], tmp_path)
     page = (tmp_path / "reports" / "norms-cifar10-smoke.html").read_text()
-    assert page.rstrip().endswith("</html>") and "pixel" in page
+    assert "</html>" in page[-200:] and "pixel" in page
 
 
 @pytest.mark.slow
