@@ -12,6 +12,7 @@ import pytest
 from synthetic_results import HOSTILE, complete, rescored
 
 import benchkit.ledger
+import benchkit.ledger.readback
 from benchkit.errors import ReportError
 from benchkit.report.context.against import MOST_LINES, file_difference, read_record
 from benchkit.report.context.compose import record_of
@@ -52,7 +53,7 @@ def test_a_workspace_is_read_through_its_ledger(
         def studies(self) -> tuple[str, ...]:
             return ("other", "synthetic-norms")
 
-    monkeypatch.setattr(benchkit.ledger, "Ledger", Held)
+    monkeypatch.setattr(benchkit.ledger.readback, "ledger_to_read", Held)
     monkeypatch.setattr(benchkit.ledger, "read_results", lambda place, name, storage: results)
     assert read_record(tmp_path, "synthetic-norms") == record_of(results)
     told = replace(results, study=replace(results.study, source='root = "/home/jane/data"'))
