@@ -201,7 +201,7 @@ def test_ten_thousand_conditions_are_checked_and_listed_without_torch(tmp_path: 
     ended = subprocess.run([sys.executable, "-c", check], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     assert len(ended.stdout.splitlines()) == 10_002
-    assert ended.stdout.endswith("many: nothing wrong, 10000 conditions, 30000 trials\n")
+    assert ended.stdout.endswith("many: nothing wrong, 10,000 conditions, 30,000 trials\n")
 
 
 def test_a_grid_of_whole_numbers_steps_by_one() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchkit.analysis.wording import duration
+from benchkit.analysis.wording import count, duration
 from benchkit.cli.app import print_json, print_note, print_table, print_text
 from benchkit.plan import typed_settings
 from benchkit.registry import Registry
@@ -45,7 +45,8 @@ def preview(request: Request, registry: Registry, *, as_json: bool) -> None:
     print_table(("condition", "kind", "done", "epochs", "a trial"), rows)
     total = sum(row.trials for row in estimated.conditions) + estimated.confirms
     after = f", {estimated.confirms} of them after the searches" if estimated.confirms else ""
-    print_text(f"{request.study.name}: {len(rows)} conditions, {total} trials, {estimated.left} to train{after}")
+    conditions, trials = count(len(rows), "condition"), count(total, "trial")
+    print_text(f"{request.study.name}: {conditions}, {trials}, {estimated.left} to train{after}")
     if estimated.further:
         print_text(f"then at the most {estimated.further} more, of what may still be the best, until it is decided")
     if estimated.seconds is None or estimated.bytes is None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from benchkit.analysis.wording import count
 from benchkit.cli.app import clean, print_json, print_note, print_table, print_text
 from benchkit.cli.options import AllowShadow, AsJson, Overrides, PluginFiles, StudyFile
 from benchkit.errors import BenchkitError, StudyError
@@ -90,8 +91,10 @@ def check(
         ("condition", "kind", "trials", "key"),
         [(c.display_label, c.kind, _trials(plan, c), c.key) for c in plan.conditions],
     )
-    wrong = "nothing wrong" if not warnings else f"{len(warnings)} warning{'s' * (len(warnings) > 1)}"
-    print_text(f"{study.name}: {wrong}, {len(plan.conditions)} conditions, {len(plan.units())} trials")
+    wrong = count(len(warnings), "warning") if warnings else "nothing wrong"
+    print_text(
+        f"{study.name}: {wrong}, {count(len(plan.conditions), 'condition')}, {count(len(plan.units()), 'trial')}"
+    )
 
 
 def _trials(plan: Plan, condition: Condition) -> str:
