@@ -92,7 +92,7 @@ def test_the_short_answer_says_it_of_the_leader_first() -> None:
     dull = constant_confusion()
     summary = summarize(study({"dull": dull, "lead": SOUND}, {"dull": dull, "lead": dull}))  # means 65 and 70 %
     assert [one.about for one in summary.findings if one.rule == "one-class"] == [("dull",), ("lead",)]
-    assert summary.answer[0].startswith("“lead” is best") and "“lead” has learnt nothing" in summary.answer[1]
+    assert summary.answer[0].startswith("“lead” is best") and "“lead” learnt nothing in 1 of 2" in summary.answer[1]
 
 
 def test_images_of_one_class_say_nothing_of_the_model() -> None:

@@ -178,7 +178,7 @@ def test_what_a_ledger_is_not_to_blame_for_is_told_without_mending_it(tmp_path: 
     with pytest.raises(LedgerError, match="readonly database") as moved:
         ledger.register(plan, {}, "")
     assert "make room" in full.value.hint and "its path no longer" in long.value.hint
-    assert "is the workspace where it was" in moved.value.hint
+    assert "is the workspace, or the file of --storage, where it was" in moved.value.hint
     assert not [one for one in (full, long, moved) if "rebuild" in one.value.hint]
 
 

@@ -186,7 +186,7 @@ TORN = (
 
 def warnings_of(facts: Mapping[str, Any]) -> list[str]:
     """Return a sentence on each: unbalanced classes, classes that a split lacks, and groups that validation tears."""
-    torn = f"{facts['name']}: {TORN}" if TORN in facts["notes"] else ""
+    torn = f"{facts['name']}: {TORN}" if TORN in facts.get("notes", ()) else ""
     return [words for words in (balance_warning(facts), absence_warning(facts), torn) if words]
 
 
