@@ -147,6 +147,51 @@ def test_mlflow_gets_nothing_twice_also_after_a_kill(mlflow_folder: Path, monkey
         MlflowRuns(mlflow_folder, "file:/somewhere")
 
 
+def test_a_run_whose_creation_mlflow_did_not_answer_is_not_made_again(
+    mlflow_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow.exceptions import MlflowException
+    from mlflow.tracking import MlflowClient
+
+    create, asked = MlflowClient.create_run, []
+    run = replace(SHORT, study="unanswered")
+
+    def unanswered(client: Any, *given: Any) -> Any:
+        asked.append(os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"])
+        create(client, *given)
+        raise MlflowException("connection broken")
+
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "7")
+    monkeypatch.setattr(MlflowClient, "create_run", unanswered)
+    MlflowRuns(mlflow_folder).write(run)
+    assert asked == ["0"] and os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "7"
+    client = mlflow_client(mlflow_folder)
+    assert mlflow_runs(client, "unanswered")[run.id].info.status == "FINISHED"
+
+    def refused(*given: Any) -> Any:
+        asked.append("refused")
+        raise MlflowException("no room")
+
+    monkeypatch.setattr(MlflowClient, "create_run", refused)
+    with pytest.raises(MlflowException, match="no room"):
+        MlflowRuns(mlflow_folder).write(replace(run, id="e" * 24))
+    assert asked[1:] == ["refused"] * 3 and set(mlflow_runs(client, "unanswered")) == {run.id}
+
+
+def test_a_run_that_mlflow_has_twice_is_told_once_and_runs_of_others_stay(mlflow_folder: Path) -> None:
+    run = replace(SHORT, study="twice")
+    MlflowRuns(mlflow_folder).write(replace(run, id="e" * 24))
+    client = mlflow_client(mlflow_folder)
+    experiment = client.get_experiment_by_name("twice").experiment_id
+    tags = {"benchkit.id": run.id}
+    twins = {client.create_run(experiment, 1, tags).info.run_id for _ in range(2)}
+    others = {client.create_run(experiment).info.run_id for _ in range(2)}
+    MlflowRuns(mlflow_folder).write(run)
+    left = {one.info.run_id: one.info.status for one in client.search_runs([experiment])}
+    kept = twins & set(left)
+    assert len(kept) == 1 and left[kept.pop()] == "FINISHED" and others < set(left) and len(left) == 4
+
+
 @pytest.mark.slow
 def test_four_processes_at_once_make_one_database(tmp_path: Path) -> None:
     code = (
@@ -296,12 +341,16 @@ def test_tensorboard_itself_starts() -> None:
 
 
 class Gate(ThreadingHTTPServer):
-    """A proxy before an MLflow server that lets in who has the password, with an address that outlives the server."""
+    """A proxy before an MLflow server that lets in who has the password, with an address that outlives the server.
+
+    The answer to the first run that is made is lost.
+    """
 
     daemon_threads = True
 
     def __init__(self, word: str, behind: int) -> None:
         wanted = f"Basic {base64.b64encode(unquote(word).encode()).decode()}" if word else None
+        unanswered = [True]
 
         class Handler(BaseHTTPRequestHandler):
             def pass_on(self) -> None:
@@ -314,7 +363,12 @@ class Gate(ThreadingHTTPServer):
                 try:
                     connection.request(self.command, self.path, body, told)
                     found = connection.getresponse()
-                    self.answer(found.status, found.read())
+                    body = found.read()
+                    if self.path.endswith("runs/create") and unanswered:
+                        unanswered.pop()
+                        self.close_connection = True
+                    else:
+                        self.answer(found.status, body)
                 except OSError:
                     self.answer(503, b"{}")
                 finally:

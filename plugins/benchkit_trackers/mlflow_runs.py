@@ -10,7 +10,8 @@ import os
 import posixpath
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,18 @@ from benchkit_trackers.extras import need
 ID, MARK = "benchkit.id", "benchkit.written"
 LONGEST_NAME, LONGEST_PARAMETER, LONGEST_TAG = 250, 6000, 8000
 METRICS_AT_ONCE, OTHERS_AT_ONCE = 1000, 100
+CREATIONS = 3
+"""How often a run is asked for before its failure is told."""
+
 STATUS = {"done": "FINISHED", "pruned": "FINISHED", "running": "RUNNING"}
 WHOLE = "long-and-renamed.json"
 """The artifact with whatever MLflow would cut or refuse, under its own name."""
 
+RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 IMPATIENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    RETRIES: "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
 }
 
@@ -51,7 +56,8 @@ class MlflowRuns:
                 "mlflow: the address names a folder, in which MLflow keeps no runs any more",
                 hint="name a database, sqlite:///mlflow.db, or a server, http://HOST:PORT",
             )
-        self._tracking, self._entities = need("mlflow", "mlflow.tracking", "mlflow.entities")
+        modules = need("mlflow", "mlflow.tracking", "mlflow.entities", "mlflow.exceptions")
+        self._tracking, self._entities, self._exceptions = modules
         logging.getLogger("mlflow").setLevel(logging.ERROR)
         logging.getLogger("alembic").setLevel(logging.ERROR)
         self._artifacts = folder.parent.resolve() / "mlflow-artifacts"
@@ -93,21 +99,41 @@ class MlflowRuns:
             if local:  # several processes that make its tables at once fail
                 fcntl.flock(lock, fcntl.LOCK_EX)
             self._client = self._tracking.MlflowClient(tracking_uri=self._address)
-            found = self._client.get_experiment_by_name(study)
+            there = self._client.get_experiment_by_name(study)
             place = self._artifacts.as_uri() if local else None
-            experiment: str = found.experiment_id if found else self._client.create_experiment(study, place)
+            experiment: str = there.experiment_id if there else self._client.create_experiment(study, place)
         token = None
         while token != "":
             page = self._client.search_runs([experiment], max_results=1000, page_token=token)
-            self._known |= {r.data.tags.get(ID, ""): (r.info.run_id, r.data.tags.get(MARK, "")) for r in page}
+            for found in page:
+                self._learn(found)
             token = page.token or ""
         self._experiments[study] = experiment
         return experiment
 
+    def _learn(self, found: Any) -> None:
+        """Remember a run of ours, or delete one that was made a second time: of two the first in MLflow's order stays."""
+        tags, run_id = found.data.tags, found.info.run_id
+        if ID not in tags:
+            return
+        if self._known.setdefault(tags[ID], (run_id, tags.get(MARK, "")))[0] != run_id:
+            self._client.delete_run(run_id)
+
     def _create(self, experiment: str, run: TrackedRun) -> str:
+        """Return the id of a new run, which a server that died before it answered may have made: that one is taken."""
         tags = {ID: run.id, "benchkit.kind": run.kind}
-        made = self._client.create_run(experiment, _milliseconds(run.started), tags, run.name)
-        return str(made.info.run_id)
+        attempts = CREATIONS
+        while True:
+            attempts -= 1
+            try:
+                with _asked_once():
+                    made = self._client.create_run(experiment, _milliseconds(run.started), tags, run.name)
+                return str(made.info.run_id)
+            except self._exceptions.MlflowException:
+                if not attempts:
+                    raise
+            for found in self._client.search_runs([experiment], f"tags.`{ID}` = '{run.id}'", max_results=1):
+                return str(found.info.run_id)
 
     def _there(self, run_id: str) -> set[tuple[str, int]]:
         """Return the steps that a run has, by the metric: also those that a process wrote before it was killed."""
@@ -140,6 +166,17 @@ class MlflowRuns:
         for first in range(0, len(parameters), OTHERS_AT_ONCE):
             self._client.log_batch(run_id, params=parameters[first : first + OTHERS_AT_ONCE])
         self._client.log_batch(run_id, tags=fitting)
+
+
+@contextmanager
+def _asked_once() -> Iterator[None]:
+    """Let MLflow's client send no request again by itself, which of a creation makes two."""
+    before = os.environ[RETRIES]
+    os.environ[RETRIES] = "0"
+    try:
+        yield
+    finally:
+        os.environ[RETRIES] = before
 
 
 def _milliseconds(seconds: float) -> int:
