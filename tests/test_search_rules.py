@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 from figure_results import SPACE, condition, metrics, record, results, trial
 from safetensors.numpy import save_file
+from scipy.stats import ttest_rel
 from synthetic_results import FACTORIES, complete, with_search
 
 import benchkit.analysis
 from benchkit.analysis.estimates import estimate
+from benchkit.analysis.ranking import Ranking, rank
 from benchkit.analysis.summary import summarize
 from benchkit.analysis.trained_models import DeadFilters, dead_filter_findings
 from benchkit.analysis.training import speed_findings
@@ -304,6 +306,30 @@ def test_batch_size_alone_moves_the_mean_by_its_range() -> None:
     (sure,) = said(three, "batch-size-sensitivity")  # t = 0.115 / (0.015 / sqrt 3) = 13.3, p = 0.006
     assert sure.sentence == "The batch size moves the test accuracy by 11.50 points."
     assert "lowest at 128 (70.50 %) and highest at 8 (82.00 %)" in found.evidence
+
+
+def test_a_worse_condition_is_told_apart_from_the_best_and_not_from_every_rival() -> None:
+    scores = {"sure": (0.90, 0.91, 0.90), "rival": (0.99, 0.70, 0.92), "worse": (0.80, 0.81, 0.80), "once": (0.95,)}
+    named = {label: condition(label) for label in scores}
+    trials = [
+        trial(named[label], index, outcome=Outcome(state="done", metrics={"test": metrics(score)}), number=index)
+        for label, all_of_it in scores.items()
+        for index, score in enumerate(all_of_it)
+    ]
+
+    def ranked(*labels: str) -> Ranking:
+        kept = [one for one in trials if one.condition.label in labels]
+        return rank(results([named[label] for label in labels], kept), "test.accuracy")
+
+    ranking = ranked("sure", "rival", "worse")
+    assert [row.verdict for row in ranking.rows] == ["best", "may be best", "worse"]
+    sure, rival, worse, once = (named[label].key for label in scores)
+    assert ttest_rel(scores["rival"], scores["worse"]).pvalue > 0.4  # a spread of 15 points over a difference of 7
+    assert ranking.told_apart(sure, worse) and ranking.told_apart(worse, sure)
+    assert not ranking.told_apart(rival, worse) and not ranking.told_apart(sure, rival)
+    single = ranked("once", "sure", "worse")
+    assert [row.verdict for row in single.rows] == ["best", "may be best", "worse"]
+    assert not single.told_apart(once, worse), "of one repeat nothing is known"
 
 
 def test_dead_filters_are_counted_from_what_a_figure_left(tmp_path: Path) -> None:

@@ -137,10 +137,11 @@ class Ranking:
         return tuple(row for row in self.worse if row.candidate and not (row.candidate.p or 0.0) < self.alpha)
 
     def told_apart(self, one: str, other: str) -> bool:
-        """Return whether two conditions, by their keys, differ beyond chance: by the verdicts, or as a pair."""
-        is_open = {row.key: row.verdict in OPEN for row in self.rows}
-        pairs = any({pair.first, pair.second} == {one, other} and pair.decided for pair in self.pairs)
-        return pairs or is_open.get(one) != is_open.get(other)
+        """Return whether two conditions, by their keys, differ beyond chance: as a pair, or as the best and a worse."""
+        is_pair = any({pair.first, pair.second} == {one, other} and pair.decided for pair in self.pairs)
+        worse = {row.key for row in self.worse}
+        is_tested = self.best is not None and self.best.candidate is not None and self.best.candidate.p is not None
+        return is_pair or (is_tested and self.rows[0].key in (one, other) and bool(worse & {one, other}))
 
     @property
     def decided(self) -> bool:
