@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import groupby
@@ -200,6 +201,12 @@ class Outcome:
     notes: tuple[str, ...] = ()
     environment: Mapping[str, Any] = field(default_factory=dict)
     normalization: Normalization | None = None
+
+    @property
+    def started_from(self) -> str:
+        """Return 12 digits of the sha256 of what it started from, which earlier versions told in a note, or ""."""
+        noted = (re.search(r"^started from the weights .*\(sha256 ([0-9a-f]{12})\)$", note) for note in self.notes)
+        return self.start_weights[:12] or next((match[1] for match in noted if match), "")
 
     def value(self, metric: str) -> float | None:
         """Return what it scored or cost, `test.accuracy` or `cost.seconds`, or None where it has no such number."""

@@ -180,6 +180,12 @@ def test_trials_that_started_from_other_weights_are_refused(tmp_path: Path) -> N
     with pytest.raises(LedgerError, match="its tiny was trained from other weights") as caught:
         merge(here, [tmp_path / "other"], changed_plugins=True)
     assert f"sha256 {'b' * 12} there, {'a' * 12} here" in caught.value.problems[0]
+    noted = "started from the weights /w.pth (sha256 cccccccccccc)"  # as earlier versions told it
+    ledger, plan, _ = queue_of(tmp_path / "earlier", study_of(repeats=4))
+    finish_all(ledger, plan, lambda claim: replace(DONE, notes=(noted,)))
+    with pytest.raises(LedgerError, match="its tiny was trained from other weights") as caught:
+        merge(here, [tmp_path / "earlier"])
+    assert f"sha256 {'c' * 12} there, {'a' * 12} here" in caught.value.problems[0]
     assert merge(here, [tmp_path / "same"]).taken == {"tiny": 1}
 
 

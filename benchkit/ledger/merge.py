@@ -146,12 +146,12 @@ def _other_origins(ledger: Ledger, theirs: Ledger, name: str) -> tuple[list[str]
         if condition.key in keys:
             plan = Plan(study=study, conditions=(condition,))
             there = tuple(theirs.outcomes(plan, others))
-            begun = {one.start_weights for one in there} - {""}
+            begun = {one.started_from for one in there} - {""}
             foreign = [one for one in plugin_sources(study, there) if one[2] and not is_own(*one[3:])]
             here = tuple(ledger.outcomes(plan, ours)) if begun or foreign else ()
-            from_here = {one.start_weights for one in here} - {""}
+            from_here = {one.started_from for one in here} - {""}
             if from_here and begun - from_here:
-                pair = (", ".join(sorted(one[:12] for one in each)) for each in (begun, from_here))
+                pair = (", ".join(sorted(each)) for each in (begun, from_here))
                 weights.append(f"{condition.display_label}: sha256 {' there, '.join(pair)} here")
             sources = plugin_sources(study, here)
             for kind, plugin, source, distribution, file in foreign:

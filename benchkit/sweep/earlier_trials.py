@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -41,12 +40,12 @@ def refuse_other_weights(ledger: Ledger, plan: Plan, now: Mapping[str, str]) -> 
     """
     started = tuple(condition for condition in plan.conditions if condition.key in now)
     for trial in ledger.trials(replace(plan, conditions=started)) if started else ():
-        key, before = trial.condition.key, start_weights_of(trial.outcome) if trial.outcome else ""
+        key, before = trial.condition.key, trial.outcome.started_from if trial.outcome else ""
         if not now[key].startswith(before):
             model = trial.condition.settings["model"]
             raise LedgerError(
                 f"{ledger.workspace}: {plan.study.name} was trained from other weights in "
-                f"{model.get('weights') or model['name']}: sha256 {before[:12]}, now {now[key][:12]}",
+                f"{model.get('weights') or model['name']}: sha256 {before}, now {now[key][:12]}",
                 hint="choose a new --workspace, or put the file back as it was",
             )
 
@@ -99,9 +98,3 @@ def changed_sources(plan: Plan, registry: Registry, data: Mapping[str, Any], out
                 f"now {now} ({entry.file.name if entry.file else entry.origin})"
             )
     return lines
-
-
-def start_weights_of(outcome: Outcome) -> str:
-    """Return the sha256 of the weights that a trial started from, or as much of it as a note of its tells."""
-    noted = (re.search(r"^started from the weights .*\(sha256 ([0-9a-f]{12})\)$", note) for note in outcome.notes)
-    return outcome.start_weights or next((match[1] for match in noted if match), "")
