@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from benchkit.cli import main
+from benchkit.cli import CODE, LATEST, main
 from benchkit.report.files.html import template_folder
-from benchkit.sweep.stopping import CODE, LATEST
 
 MACHINES = template_folder() / "machines"
 SCRIPTS = sorted((MACHINES / "slurm").glob("*.sh"))

@@ -14,8 +14,9 @@ import pytest
 from test_sweep_kill import end, start, wait_for_line
 from tiny_study import FACTOR, run_here, write
 
+from benchkit.cli import undisturbed
 from benchkit.errors import TrainingError
-from benchkit.sweep.stopping import job_here, refuse_no_requeue, requeue, seconds_of_job, undisturbed
+from benchkit.sweep.stopping import job_here, refuse_no_requeue, requeue, seconds_of_job
 
 NOW = datetime(2026, 11, 29, 12, 0, tzinfo=UTC)
 JOB = {"SLURM_JOB_ID": "7"}

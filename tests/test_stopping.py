@@ -17,9 +17,10 @@ import pytest
 from test_sweep_kill import end, gone, start, wait_for_line, workers_of
 from tiny_study import command, environment, write
 
+from benchkit.cli import deaf_shell, orders
 from benchkit.errors import TrainingError
 from benchkit.ledger import read_results
-from benchkit.sweep.stopping import deaf_shell, orders, seconds_until
+from benchkit.sweep.stopping import seconds_until
 
 NOW = datetime(2026, 11, 29, 12, 0, tzinfo=timezone(timedelta(hours=2)))
 
@@ -64,7 +65,7 @@ def test_a_signal_ends_the_sweep_and_loses_no_finished_epoch(tmp_path: Path, nam
 def test_the_second_signal_ends_at_once() -> None:
     script = (
         "import os, signal, time\n"
-        "from benchkit.sweep.stopping import Stopped, stoppable\n"
+        "from benchkit.cli import Stopped, stoppable\n"
         "with stoppable():\n"
         "    try:\n"
         "        print('ready', flush=True); time.sleep(60)\n"
@@ -104,10 +105,10 @@ def test_what_never_answers_does_not_keep_the_process() -> None:
     """The main thread waits in C, where no signal is heard by Python: a lock that it holds itself."""
     script = (
         "import ctypes, threading\n"
-        "import benchkit.sweep.stopping as stopping\n"
-        "stopping.LATEST = 0.2\n"
+        "from benchkit import cli\n"
+        "cli.LATEST = 0.2\n"
         "lock, library = ctypes.create_string_buffer(64), ctypes.CDLL(None)\n"
-        "with stopping.stoppable():\n"
+        "with cli.stoppable():\n"
         "    threading.Timer(1.0, print, ('ready',), {'flush': True}).start()\n"
         "    library.pthread_mutex_lock(lock); library.pthread_mutex_lock(lock)\n"
     )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from benchkit.cli import stoppable
 from benchkit.cli.app import print_error, print_note, print_text
 from benchkit.cli.options import (
     DEFAULT_WORKSPACE,
@@ -27,7 +28,6 @@ from benchkit.errors import ReportError, nearest
 from benchkit.registry import Registry
 from benchkit.report import FORMATS
 from benchkit.study.study import study_name
-from benchkit.sweep.stopping import stoppable
 
 if TYPE_CHECKING:
     from benchkit.report.context.blocks import FigureBlock

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from benchkit.cli import CODE, Stopped, deaf_shell, stoppable, undisturbed
 from benchkit.cli.app import print_json, print_note, print_text
 from benchkit.cli.options import (
     DEFAULT_WORKSPACE,
@@ -236,9 +237,12 @@ def _seconds(hours: float, stop_by: str) -> float:
     """Return how long the sweep may take: as asked, and in a Slurm job until a minute before the job's end."""
     from benchkit.sweep.stopping import seconds_of_job, seconds_until
 
-    now = datetime.now().astimezone()
-    of_job = seconds_of_job(now) if not stop_by else seconds_until("--stop-by", stop_by, now)
-    return min(3600 * hours, math.inf if of_job is None else of_job)
+    now, left = datetime.now().astimezone(), None
+    if stop_by:
+        left = seconds_until("--stop-by", stop_by, now)
+    elif "SLURM_JOB_ID" in os.environ:
+        left = seconds_of_job(now)
+    return min(3600 * hours, math.inf if left is None else left)
 
 
 def _states(words: Sequence[str]) -> tuple[State, ...]:
@@ -270,7 +274,7 @@ def _train(request: Request, registry: Registry, as_json: bool, requeue: bool, t
     from benchkit.cli.watch import watching_beside
     from benchkit.sweep.messages import EpochEnded
     from benchkit.sweep.orchestration import sweep as run_sweep
-    from benchkit.sweep.stopping import Stopped, deaf_shell, refuse_in_vain, stoppable
+    from benchkit.sweep.stopping import refuse_in_vain
 
     first = Path("/proc/1/comm")
     if shell := deaf_shell(os.getppid(), first.read_text() if first.exists() else ""):
@@ -309,7 +313,6 @@ def _train(request: Request, registry: Registry, as_json: bool, requeue: bool, t
 
 def _unfinished_code(requeue: bool) -> int:
     """Return the exit code of a sweep that goes on later: 0 where Slurm has taken its job back, so that it does."""
-    from benchkit.sweep.stopping import CODE, undisturbed
     from benchkit.sweep.stopping import requeue as give_back
 
     if not requeue:

@@ -25,7 +25,7 @@ from ray.exceptions import RayError
 
 from benchkit.errors import TrainingError, first_line
 from benchkit.sweep.devices import available_cores
-from benchkit.sweep.stopping import orders
+from benchkit.sweep.stopping import ORDERS
 
 CURRENT = Path("/tmp/ray/ray_current_cluster")
 """Where `ray start` writes the address of the cluster that it started last."""
@@ -106,7 +106,7 @@ def _own_signals() -> Iterator[None]:
 
     Not even while Ray connects, which takes seconds, does it set answers of its own.
     """
-    before = {one: signal.getsignal(one) for one in (signal.SIGINT, *orders())}
+    before = {one: signal.getsignal(one) for one in (signal.SIGINT, *ORDERS)}
     setting = signal.signal
     signal.signal = lambda number, answer: signal.getsignal(number)  # type: ignore[assignment]
     try:
