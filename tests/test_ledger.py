@@ -26,7 +26,7 @@ from tiny_study import (
 
 from benchkit.errors import LedgerError
 from benchkit.ledger import Ledger, read_results
-from benchkit.ledger.claims import Claim
+from benchkit.ledger.claims import Claim, Queue
 from benchkit.ledger.ledger import Attempts
 from benchkit.ledger.readback import confirm_conditions, results_of
 from benchkit.plan import Plan, make_plan
@@ -264,10 +264,15 @@ def test_a_read_only_workspace_is_told(tmp_path: Path) -> None:
 
 @pytest.fixture
 def never_written(tmp_path: Path) -> Iterator[tuple[Path, list[str]]]:
-    """A workspace that may only be read, and what a command is begun by for which that holds: also one of root's."""
+    """A workspace that may only be read, and what a command is begun by for which that holds: also one of root's.
+
+    Two of its trials have ended, a third one is running.
+    """
     runs = tmp_path / "runs"
     ledger, plan = queued(runs, study_of(repeats=2))
     finish_all(ledger, plan)
+    running = Queue(*queued(runs, study_of(repeats=3))).next()
+    assert running is not None
     mounted = 'mount --bind runs runs && mount -o remount,ro,bind runs runs && exec "$@"'
     apart = ["unshare", "--mount", "--propagation", "private", "sh", "-c", mounted, "sh"] if os.getuid() == 0 else []
     if apart and subprocess.run([*apart, "true"], cwd=tmp_path, capture_output=True, check=False).returncode:
@@ -278,6 +283,7 @@ def never_written(tmp_path: Path) -> Iterator[tuple[Path, list[str]]]:
     yield runs, apart
     for path, mode in modes.items():
         path.chmod(mode)
+    running.release()
 
 
 def test_what_may_only_be_read_is_read(tmp_path: Path, never_written: tuple[Path, list[str]]) -> None:
@@ -292,10 +298,10 @@ def test_what_may_only_be_read_is_read(tmp_path: Path, never_written: tuple[Path
         return done.returncode, done.stdout + done.stderr
 
     code, said = run("status", "-w", "runs")
-    assert code == 0 and "tiny: finished; 2 done" in said
+    assert code == 0 and "2 done, 1 running" in said
     code, said = run("merge", "runs", "-w", "mine")
     assert (code, said) == (0, "tiny: 2 trials taken in\n")
-    code, said = run("sweep", write(tmp_path / "tiny.toml", repeats=3), "-w", "runs", "--jobs", 1)
+    code, said = run("sweep", write(tmp_path / "tiny.toml", repeats=4), "-w", "runs", "--jobs", 1)
     assert code == 2 and "runs: the workspace cannot be written" in said
     assert sorted(path.name for path in runs.rglob("*")) == before
 

@@ -30,6 +30,7 @@ from benchkit.ledger import Ledger, read_results
 from benchkit.ledger import merge as merging
 from benchkit.ledger.claims import Queue
 from benchkit.ledger.merge import merge
+from benchkit.ledger.trials import LIST, trial_files
 from benchkit.plan import make_plan
 from benchkit.results import Outcome, StudyResults
 from benchkit.study import Study
@@ -187,6 +188,17 @@ def test_trials_that_started_from_other_weights_are_refused(tmp_path: Path) -> N
         merge(here, [tmp_path / "earlier"])
     assert f"sha256 {'c' * 12} there, {'a' * 12} here" in caught.value.problems[0]
     assert merge(here, [tmp_path / "same"]).taken == {"tiny": 1}
+
+
+def test_files_that_were_here_are_lost_and_not_elsewhere_when_the_machine_has_another_name(tmp_path: Path) -> None:
+    ledger, plan, _ = queue_of(tmp_path, study_of(repeats=1))
+    finish_all(ledger, plan)
+    (trial,) = ledger.trials(plan)
+    kept = {"sha256": "0" * 64, "host": "the name it had", "workspace": (tmp_path / "workspace.id").read_text()}
+    (trial.folder / LIST).unlink()
+    assert [file.state for file in trial_files(trial.folder, kept)] == ["lost"]
+    (trial.folder / "result.json").unlink()
+    assert [file.state for file in trial_files(trial.folder, kept)] == ["elsewhere"]
 
 
 @pytest.mark.parametrize("name", ["nothing", "empty", "here"])
