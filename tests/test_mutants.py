@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+PEERS = Path(__file__).parent / "peers"
 CODE = """\
 LIMIT = 3
 
@@ -24,7 +28,7 @@ class Box:
 
 @pytest.fixture
 def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.syspath_prepend(str(Path(__file__).parent / "peers"))
+    monkeypatch.syspath_prepend(str(PEERS))
     import code_changes
     import mutants
 
@@ -35,6 +39,25 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for module in (code_changes, mutants):
         monkeypatch.setattr(module, "ROOT", tmp_path)
     return tmp_path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        (["tests/test_trial_seeds.py"], "benchkit/study/seeds.py::trial_seeds"),
+        (["--collect-only", "tests/test_slurm.py"], "{}"),  # marked for xdist, which is not used here
+        (["tests/test_absent.py"], "exit status 4: "),
+    ],
+)
+def test_what_the_tests_call_is_watched_and_a_run_that_fails_is_no_answer(
+    tmp_path: Path, files: list[str], said: str
+) -> None:
+    asked = f"import pathlib, mutants; print(mutants.calls_of_tests(pathlib.Path({str(tmp_path)!r}), {files}, 1))"
+    own = {**os.environ, "PYTHONPATH": os.pathsep.join((str(PEERS.parent), str(PEERS)))}
+    done = subprocess.run([sys.executable, "-c", asked], env=own, capture_output=True, text=True, check=False)
+    assert said in (done.stderr if done.returncode else done.stdout), done.stderr
+    assert done.returncode == ("absent" in files[-1])
 
 
 def test_a_line_belongs_to_the_outermost_function_around_it(tree: Path) -> None:

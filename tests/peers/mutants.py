@@ -185,8 +185,10 @@ def calls_of_tests(state: Path, files: Sequence[str], jobs: int) -> dict[str, di
             forked(tree, ["-p", "no:randomly", *files[number::jobs]], state / f"calls-{number}.txt", Calls(tree))
             for number in range(jobs)
         ]
-        for pid in pids:
-            ended(pid, 7200.0)
+        for number, pid in enumerate(pids):
+            code = ended(pid, 7200.0)
+            if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+                raise SystemExit(f"the tests could not be run, exit status {code}: {state / f'calls-{number}.txt'}")
         found: dict[str, dict[str, Any]] = {}
         for number in range(jobs):
             found |= json.loads((state / f"calls-{number}.json").read_text(encoding="utf-8"))
