@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+from tiny_study import PATIENCE
+
 from benchkit.watch.access import Access, access_to, listening_socket
 from benchkit.watch.server import Server, Times, make_server
 from benchkit.watch.watched import Watch
-
-PATIENCE = 60.0
-"""Seconds after which something that never comes fails a test."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
