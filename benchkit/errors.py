@@ -99,7 +99,8 @@ def where_raised(error: BaseException, *, plugins_only: bool = False) -> str:
     That is the innermost line of a plugin or of what it calls, as far as it passed any, rather than a line of
     benchkit's, PyTorch's or Python's own, which says nothing of whose error it is: with `plugins_only` never.
     """
-    passed = [(frame, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    instead = getattr(sys.exit, "__code__", None)  # a library's, such as W&B's, that has put its own in its place
+    passed = [(frame, line) for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_code is not instead]
     own = [
         (frame, line) for frame, line in passed if frame.f_globals.get("__name__", "").partition(".")[0] not in _OTHERS
     ]

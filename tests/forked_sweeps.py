@@ -2,7 +2,8 @@
 
 Run as `python forked_sweeps.py STUDY.toml WORKSPACE SEED`. Prints one JSON line for every child: how many events it
 told before it was killed or ended, where its trials started, and whether it was killed. Children are killed after a
-random number of events and a random moment more, until one ends by itself.
+random number of events and a random moment more, until one ends by itself. A child waits at a few events more, so that
+none gets to the end because this process was kept from killing it.
 """
 
 from __future__ import annotations
@@ -29,24 +30,28 @@ from benchkit.study.studyfile import read_study
 from benchkit.sweep import orchestration, training
 from benchkit.sweep.messages import Event, TrialBegan
 
+BEYOND = 20
+"""So many events more than it is killed after a child may tell."""
+
 
 class PipePool(tiny_study.InlinePool):
     """A pool of this process alone, which tells its events through a pipe at once."""
 
-    pipe = -1
+    pipe = allowed = -1
 
     def events(self, wait: float) -> Iterator[tuple[int, Event]]:
         for number, event in super().events(wait):
             told = {"began": len(event.history)} if isinstance(event, TrialBegan) else {}
+            os.read(self.allowed, 1)
             os.write(self.pipe, (json.dumps(told) + "\n").encode())
             yield number, event
 
 
-def child(study: Path, workspace: Path, pipe: int) -> None:
+def child(study: Path, workspace: Path, pipe: int, allowed: int) -> None:
     """Sweep the study in this process, then end it without anything that a fork should not do."""
     os.setsid()
     torch.set_num_threads(1)
-    PipePool.pipe = pipe
+    PipePool.pipe, PipePool.allowed = pipe, allowed
     training.CHECKPOINT_SHARE = 1.0  # epochs of milliseconds: save after nearly each, to lose any
     orchestration.Pool = PipePool  # type: ignore[assignment, misc]
     request = orchestration.Request(study=read_study(study), workspace=workspace, data_root=tiny_study.DATA, jobs=1)
@@ -61,12 +66,16 @@ def child(study: Path, workspace: Path, pipe: int) -> None:
 def run_once(study: Path, workspace: Path, chance: random.Random) -> dict[str, object]:
     """Fork a sweep, kill it at a random moment, and return what it told."""
     reader, writer = os.pipe()
+    allowed, allow = os.pipe()
+    wanted, told, text = chance.randrange(14), 0, b""
+    os.write(allow, bytes(wanted + BEYOND))
     pid = os.fork()
     if pid == 0:
         os.close(reader)
-        child(study, workspace, writer)
+        os.close(allow)
+        child(study, workspace, writer, allowed)
     os.close(writer)
-    wanted, told, text = chance.randrange(14), 0, b""
+    os.close(allowed)
     begun = time.monotonic()
     while told < wanted:
         part = os.read(reader, 65536)
@@ -82,6 +91,7 @@ def run_once(study: Path, workspace: Path, chance: random.Random) -> dict[str, o
     while select.select([reader], [], [], 0)[0] and (part := os.read(reader, 65536)):
         text += part
     os.close(reader)
+    os.close(allow)
     events = [json.loads(line) for line in text.decode().split("\n")[:-1]]
     return {
         "killed": os.WIFSIGNALED(status),

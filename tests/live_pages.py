@@ -6,21 +6,21 @@ import http.client
 import json
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+from tiny_study import PATIENCE
+
 from benchkit.watch.access import Access, access_to, listening_socket
 from benchkit.watch.server import Server, Times, make_server
 from benchkit.watch.watched import Watch
-
-PATIENCE = 60.0
-"""Seconds after which something that never comes fails a test."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +122,23 @@ def live_page(
         for thread in threads:
             thread.join(PATIENCE)
         assert not any(thread.is_alive() for thread in threads), "the server does not end"
+
+
+@contextmanager
+def kept_ports(count: int) -> Iterator[list[int]]:
+    """Yield ports at which servers may listen again and again, and which nobody is given by chance meanwhile.
+
+    A socket that listens to nothing stands at each; a server that reuses addresses, as most do, joins it on Linux.
+    """
+    with ExitStack() as kept:
+        sockets = [kept.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            one.bind(("127.0.0.1", 0))
+        ports = [one.getsockname()[1] for one in sockets]
+        if sys.platform != "linux":
+            kept.close()
+        yield ports
 
 
 def until(condition: Callable[[], bool]) -> None:

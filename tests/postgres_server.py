@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import shutil
@@ -11,6 +12,10 @@ import tempfile
 import time
 from pathlib import Path
 
+import psutil
+from live_pages import until
+from tiny_study import PATIENCE
+
 PROGRAMS = Path("/usr/lib/postgresql")
 
 
@@ -18,6 +23,13 @@ def program(name: str) -> str:
     """Return the path of a program of the newest PostgreSQL that is installed."""
     found = shutil.which(name) or max(map(str, PROGRAMS.glob(f"*/bin/{name}")), default="")
     return str(found)
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 class PostgresServer:
@@ -55,7 +67,7 @@ class PostgresServer:
                 stderr=log,
                 **self._as_user(),  # type: ignore[call-overload]
             )
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE
         while not self._answers():
             assert self._server.poll() is None and time.monotonic() < deadline, (self._folder / "log").read_text()
             time.sleep(0.05)
@@ -67,16 +79,16 @@ class PostgresServer:
     def kill(self) -> None:
         """End the server without a goodbye to anybody, as when its machine has lost power."""
         assert self._server is not None
-        children = subprocess.run(
-            ["ps", "-o", "pid=", "--ppid", str(self._server.pid)], capture_output=True, text=True, check=False
-        ).stdout
+        self._server.send_signal(signal.SIGSTOP)  # it starts no process that is overlooked
+        first = psutil.Process(self._server.pid)
+        until(lambda: first.status() == psutil.STATUS_STOPPED)
+        children = first.children()
+        for one in children:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
         self._server.kill()
         self._server.wait()
-        for pid in children.split():
-            try:
-                os.kill(int(pid), signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+        until(lambda: not any(map(_lives, children)))  # a new server refuses the data of one that still has processes
         (self._data / "postmaster.pid").unlink(missing_ok=True)
 
     def stop(self) -> None:

@@ -15,7 +15,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tiny_study import environment
+from live_pages import kept_ports
+from tiny_study import PATIENCE, environment
 
 CONFIGURATION = """
 ClusterName=tests
@@ -57,6 +58,7 @@ class SlurmCluster:
     """Two nodes, `one` and `two`, of as many CPUs as this machine has, a partition and one whose jobs preempt its."""
 
     def __init__(self) -> None:
+        self._ports = contextlib.ExitStack()
         self.folder = Path(tempfile.mkdtemp(prefix="bk-slurm-", dir="/tmp"))
         self.cpus = len(os.sched_getaffinity(0))
         (self.folder / "state").mkdir()
@@ -68,7 +70,7 @@ class SlurmCluster:
                 folder=self.folder,
                 user=getpass.getuser(),
                 host=socket.gethostname().partition(".")[0],
-                ports=_free_ports(3),
+                ports=self._ports.enter_context(kept_ports(3)),
                 cpus=self.cpus,
                 tasks="affinity",
             )
@@ -81,7 +83,7 @@ class SlurmCluster:
         self._start("slurmctld", "-D")
         for node in ("one", "two"):
             self._start("slurmd", "-D", "-N", node)
-        self.wait(lambda: self.run("sinfo", "--noheader", "--format=%D %t").split() == ["2", "idle"], "two nodes", 60)
+        self.wait(lambda: self.run("sinfo", "--noheader", "--format=%D %t").split() == ["2", "idle"], "two nodes")
 
     def _start(self, program: str, *options: str) -> None:
         with (self.folder / f"{program}{options[-1]}.out").open("wb") as out:
@@ -117,7 +119,7 @@ class SlurmCluster:
         found = re.search(rf" {name}=(\S*)", self.run("scontrol", "--oneliner", "show", "job", job))
         return found[1] if found else ""
 
-    def wait(self, there: Callable[[], object], what: str, seconds: float = 300.0) -> None:
+    def wait(self, there: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:
         """Wait until something is there; nothing waits for longer than Slurm's own rounds take."""
         end = time.monotonic() + seconds
         while not there():
@@ -132,15 +134,8 @@ class SlurmCluster:
         for daemon in reversed(self._daemons):
             daemon.kill()
             daemon.wait()
+        self._ports.close()
         shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 def _path() -> str:

@@ -15,6 +15,7 @@ from unittest import mock
 
 import pytest
 from synthetic_results import complete
+from tiny_study import PATIENCE
 
 from benchkit.child import LineChild
 from benchkit.errors import ReportError
@@ -46,9 +47,11 @@ def test_the_child_draws_what_this_process_would() -> None:
 
 def test_a_chart_that_takes_too_long_costs_only_itself() -> None:
     with ChartWorker(seconds=0.05) as chart_worker:
+        arguments = chart_worker._child._arguments
+        chart_worker._child._arguments = ["-c", "import time; time.sleep(600)"]
         with pytest.raises(ReportError, match=r"longer than 0\.05 s"):
             drawn(chart_worker)
-        chart_worker._child.seconds = 60
+        chart_worker._child._arguments, chart_worker._child.seconds = arguments, PATIENCE
         assert drawn(chart_worker).startswith(b"<svg")
 
 

@@ -41,11 +41,11 @@ def server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
 
 
 @pytest.fixture
-def dead() -> str:
-    """Return an address at which nobody listens."""
+def dead() -> Iterator[str]:
+    """Yield an address at which nobody listens, and nobody can meanwhile."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{found.getsockname()[1]}/"
+        yield f"http://127.0.0.1:{found.getsockname()[1]}/"
 
 
 def md5(file: Path) -> str:

@@ -6,10 +6,13 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from throwaway_distributions import NORM, write_distribution
+from tiny_study import PATIENCE
 
+from benchkit.child import LineChild
 from benchkit.errors import PluginError
 from benchkit.registry import Registry
 from benchkit.registry.description import (
@@ -128,10 +131,17 @@ def test_a_reason_is_followed_by_no_frame_of_benchkit_or_of_the_import_system(si
     assert lines[0] == "Traceback (most recent call last):" and lines[-1] == "RuntimeError: no licence"
 
 
-def test_an_import_that_hangs_is_ended(site: Path) -> None:
+def test_an_import_that_hangs_is_ended(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     modules = {"hanging.py": "import time\ntime.sleep(600)\n" + NORM, "fine.py": NORM}
     write_distribution(site, "alpha", {"norms": {"hangs": "hanging:Norm", "fine": "fine:Norm"}}, modules=modules)
-    described = describe_in_child(entries("hangs", "fine"), timeout=3)
+    ask = LineChild.ask
+
+    def asked(child: LineChild, request: Any) -> Any:
+        child.seconds = 3 if request["name"] == "hangs" else PATIENCE  # the next process has to start first
+        return ask(child, request)
+
+    monkeypatch.setattr(LineChild, "ask", asked)
+    described = describe_in_child(entries("hangs", "fine"))
     assert [description.status for description in described] == ["broken", "ok"]
     assert described[0].reason == "it did not finish within 3 s"
 

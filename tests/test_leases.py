@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 from sqlalchemy import update
-from tiny_study import queue_of, study_of
+from tiny_study import PATIENCE, queue_of, study_of
 
 from benchkit.ledger import Ledger, leases
 from benchkit.ledger.claims import Claim, Queue
@@ -60,7 +59,8 @@ def test_what_the_holder_of_an_older_lease_tells_changes_nothing(tmp_path: Path)
     assert trial.outcome == Outcome(state="failed", reason="x")
 
 
-def test_a_sweep_elsewhere_holds_its_trials_for_a_lease(tmp_path: Path) -> None:
+def test_a_sweep_elsewhere_holds_its_trials_for_a_lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases, "RENEWALS", 60_000)  # a lease is renewed again at once, as where its time has come
     _, plan, queue = queue_of(tmp_path, study_of(repeats=1))
     other = elsewhere(tmp_path)
     old = queue.next()
@@ -78,6 +78,8 @@ def test_a_sweep_elsewhere_holds_its_trials_for_a_lease(tmp_path: Path) -> None:
 def run_out(claim: Claim, ago: float = 1.0) -> None:
     """Let the lease of a claim's sweep be over, as when it was stopped for that long, and it does not know yet."""
     holder = claim._held.holder
+    holder._ended.set()  # its thread would renew the lease
+    holder._thread.join()
     with holder._storage.engine.begin() as connection:
         text = json.dumps({"until": time.time() - ago, "place": holder.place})
         connection.execute(update(STUDY_ATTRIBUTES).where(holder._record(holder.id)).values(value_json=text))
@@ -164,15 +166,13 @@ def test_a_lease_is_renewed_until_nobody_uses_its_sweep(tmp_path: Path) -> None:
     def until(holder_id: str) -> float:
         return float(json.loads(sweeps_of(ledger.storage, plan.study.name, "")[holder_id].text)["until"])
 
-    before = set(threading.enumerate())
     holder = Holder(ledger.storage, plan.study.name, "here", 0.2)
-    (thread,) = set(threading.enumerate()) - before
-    first, deadline, name = until(holder.id), time.monotonic() + 30, holder.id
+    first, deadline, name, thread = until(holder.id), time.monotonic() + PATIENCE, holder.id, holder._thread
     while until(name) <= first and time.monotonic() < deadline:
         time.sleep(0.01)
     assert until(name) > first
     del holder
-    thread.join(30)
+    thread.join(PATIENCE)
     assert not thread.is_alive()
 
 

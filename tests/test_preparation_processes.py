@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+from tiny_study import PATIENCE
+
 from benchkit.preparation import prepared_folders, prepared_manifest, verify
 
 SLOW = """
@@ -25,18 +27,22 @@ def build(draft):
         for row in range(64):
             images[row] = np.random.default_rng([seed, row]).integers(0, 256, (16, 16, 3), dtype=np.uint8)
             time.sleep(0.005)
+    while len(sys.argv) > 3 and not Path(sys.argv[3]).exists():
+        time.sleep(0.005)
     return About(class_names=("a", "b"), licence="", citation="")
 
 print(prepare(Path(sys.argv[1]), "slow", build).fingerprint)
 """
 
 
-def start(root: Path, log: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, "-c", SLOW, str(root), str(log)], stdout=subprocess.PIPE, text=True)
+def start(root: Path, log: Path, *wanted: Path) -> subprocess.Popen[str]:
+    """Start a process that prepares the set, and ends it once a file is there, where one is wanted."""
+    command = [sys.executable, "-c", SLOW, str(root), str(log), *map(str, wanted)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
 def finish(process: subprocess.Popen[str]) -> str:
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0
     return output.strip()
 
@@ -57,7 +63,7 @@ def test_killed_half_way_it_starts_over(tmp_path: Path) -> None:
     root, moments = tmp_path / "data", random.Random(3)
     killed = 0
     for _ in range(5):
-        process = start(root, tmp_path / "log")
+        process = start(root, tmp_path / "log", tmp_path / "never")
         before = drafts(root)
         while drafts(root) <= before:
             assert process.poll() is None

@@ -13,7 +13,18 @@ import pytest
 from postgres_server import PostgresServer
 from test_leases import run_out
 from test_sweep_kill import end, start, wait_for_line
-from tiny_study import FACTOR, RECORD, Listener, finish_all, queue_of, run_command, run_here, study_of, write
+from tiny_study import (
+    FACTOR,
+    PATIENCE,
+    RECORD,
+    Listener,
+    finish_all,
+    queue_of,
+    run_command,
+    run_here,
+    study_of,
+    write,
+)
 
 from benchkit.ledger import Ledger
 from benchkit.ledger.claims import Queue
@@ -91,10 +102,10 @@ def test_files_are_written_seldom_and_only_what_is_new_is_read(
 
 
 def test_status_tells_of_the_seats_of_a_sweep_under_way(tmp_path: Path) -> None:
-    study = write(tmp_path / "tiny.toml", FACTOR, epochs=3000, repeats=1)
+    study = write(tmp_path / "tiny.toml", FACTOR, epochs=100000, repeats=1)
     sweep = start(tmp_path, "sweep", study, "--jobs", 1)
-    wait_for_line(sweep, r"epoch \d+/3000")
-    deadline = time.monotonic() + 300
+    wait_for_line(sweep, r"epoch \d+/100000")
+    deadline = time.monotonic() + PATIENCE
     told: list[dict[str, object]] = []
     while not (told and told[0]["epoch"]) and time.monotonic() < deadline:
         told = json.loads(run_command(tmp_path, "status", "tiny", "--json").stdout)["seats"]

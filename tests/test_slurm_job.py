@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from test_sweep_kill import end, start, wait_for_line
-from tiny_study import FACTOR, run_here, write
+from tiny_study import FACTOR, PATIENCE, run_here, write
 
 from benchkit.cli import undisturbed
 from benchkit.errors import TrainingError
@@ -223,5 +223,5 @@ def test_a_signal_gives_the_job_back_once_all_is_saved(
     os.kill(sweep.pid, signal.SIGUSR1)
     assert re.search("stopped by SIGUSR1", wait_for_line(sweep, "stopped"))
     assert wait_for_line(sweep, "queue again")
-    assert sweep.wait(timeout=60) == 0
+    assert sweep.wait(timeout=PATIENCE) == 0
     end(sweep)

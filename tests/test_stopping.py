@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 from test_sweep_kill import end, gone, start, wait_for_line, workers_of
-from tiny_study import command, environment, write
+from tiny_study import PATIENCE, environment, waiting_command, write
 
 from benchkit.cli import deaf_shell, orders
 from benchkit.errors import TrainingError
@@ -46,7 +46,7 @@ def test_a_signal_ends_the_sweep_and_loses_no_finished_epoch(tmp_path: Path, nam
     workers = workers_of(sweep)
     (os.killpg if to_all else os.kill)(sweep.pid, getattr(signal, name))
     assert f"stopped by {name}; nothing is lost, the same command goes on" in wait_for_line(sweep, "stopped")
-    assert sweep.wait(timeout=60) == 143
+    assert sweep.wait(timeout=PATIENCE) == 143
     end(sweep)
     assert gone(workers)
     (trial,) = read_results(tmp_path / "benchkit-runs").trials
@@ -55,7 +55,7 @@ def test_a_signal_ends_the_sweep_and_loses_no_finished_epoch(tmp_path: Path, nam
     again = start(tmp_path, "sweep", study, "--jobs", 1)
     told = wait_for_line(again, r"repeat 0: goes on")
     os.kill(again.pid, signal.SIGTERM)
-    assert again.wait(timeout=60) == 143
+    assert again.wait(timeout=PATIENCE) == 143
     end(again)
     saved = int(re.findall(r"epoch (\d+)", told)[0])
     # A signal may come between an epoch's record and its checkpoint, which holds the records of all before it.
@@ -79,7 +79,7 @@ def test_the_second_signal_ends_at_once() -> None:
         child.send_signal(signal.SIGUSR1)
         assert child.stdout.readline() == "SIGUSR1\n"
         child.send_signal(signal.SIGTERM)
-        assert child.wait(timeout=30) == 143
+        assert child.wait(timeout=PATIENCE) == 143
 
 
 def test_a_worker_that_is_asked_to_end_does_so_after_its_epoch() -> None:
@@ -104,12 +104,16 @@ def test_a_worker_that_is_asked_to_end_does_so_after_its_epoch() -> None:
 def test_what_never_answers_does_not_keep_the_process() -> None:
     """The main thread waits in C, where no signal is heard by Python: a lock that it holds itself."""
     script = (
-        "import ctypes, threading\n"
+        "import ctypes, threading, time\n"
         "from benchkit import cli\n"
         "cli.LATEST = 0.2\n"
         "lock, library = ctypes.create_string_buffer(64), ctypes.CDLL(None)\n"
+        "word = ctypes.c_int.from_buffer(lock)  # the C library writes 2 there before it waits\n"
+        "def tell():\n"
+        "    while word.value != 2: time.sleep(0.01)\n"
+        "    print('ready', flush=True)\n"
         "with cli.stoppable():\n"
-        "    threading.Timer(1.0, print, ('ready',), {'flush': True}).start()\n"
+        "    threading.Thread(target=tell, daemon=True).start()\n"
         "    library.pthread_mutex_lock(lock); library.pthread_mutex_lock(lock)\n"
     )
     with subprocess.Popen(
@@ -118,7 +122,7 @@ def test_what_never_answers_does_not_keep_the_process() -> None:
         assert child.stdout is not None and child.stdout.readline() == "ready\n"
         child.send_signal(signal.SIGTERM)
         try:
-            assert child.wait(timeout=30) == 143
+            assert child.wait(timeout=PATIENCE) == 143
         finally:
             child.kill()
 
@@ -142,13 +146,13 @@ def first_process(folder: Path, *words: object) -> subprocess.Popen[str]:
 @pytest.mark.parametrize("shell", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["exec form", "sh -c exec"])
 def test_the_first_process_of_a_container_hears_the_signal(tmp_path: Path, shell: bool) -> None:
     study = write(tmp_path / "tiny.toml", epochs=100000, repeats=1)
-    words = command("sweep", study, "--jobs", 1)
+    words = waiting_command("sweep", study, "--jobs", 1)
     sweep = first_process(tmp_path, *(["sh", "-c", f"exec {shlex.join(words)}"] if shell else words))
     wait_for_line(sweep, r"repeat 0: epoch \d")
     (first,) = psutil.Process(sweep.pid).children()
     first.send_signal(signal.SIGTERM)
     assert "stopped by SIGTERM; nothing is lost" in wait_for_line(sweep, "stopped")
-    assert sweep.wait(timeout=60) == 143
+    assert sweep.wait(timeout=PATIENCE) == 143
     end(sweep)
     (trial,) = read_results(tmp_path / "benchkit-runs").trials
     assert trial.state == "stale" and len(trial.history) > 0
@@ -174,7 +178,7 @@ def test_the_first_process_hears_it_while_it_imports(tmp_path: Path) -> None:
     with first_process(tmp_path, sys.executable, "-c", script) as child:
         assert child.stdout is not None and child.stdout.readline() == "importing\n"
         psutil.Process(child.pid).children()[0].send_signal(signal.SIGTERM)
-        assert child.wait(timeout=30) == 143
+        assert child.wait(timeout=PATIENCE) == 143
 
 
 def test_a_sweep_under_nohup_hears_no_hangup_unless_slurm_or_kubernetes_runs_it() -> None:

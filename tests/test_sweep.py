@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import math
 import os
+import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -145,6 +146,13 @@ def test_the_first_checkpoint_is_worth_its_time(
 def test_failures_are_results_with_reasons_and_the_study_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hurt: Path
 ) -> None:
+    exit_itself = sys.exit
+
+    def hooked(code: object = 0) -> None:
+        """End as by `sys.exit`, in whose place W&B puts its own once a run was tracked in this process."""
+        exit_itself(code)
+
+    monkeypatch.setattr(sys, "exit", hooked)
     study = study_of(hurting("raise", "cuda-memory", "memory", "exit", "not"), repeats=1)
     view = Listener()
     assert sweep_here(monkeypatch, tmp_path, study, view=view, plugins=(hurt,)) == {"failed": 4, "done": 1}

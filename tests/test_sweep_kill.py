@@ -15,10 +15,12 @@ from pathlib import Path
 
 import psutil
 import pytest
+from live_pages import until
 from test_sweep import HURT, hurting
 from tiny_study import (
     DATA,
     FACTOR,
+    PATIENCE,
     SEARCH,
     all_facts,
     command,
@@ -26,7 +28,9 @@ from tiny_study import (
     run_command,
     run_here,
     sweep_here,
+    waiting_command,
     write,
+    write_held,
 )
 
 from benchkit.analysis.candidates import looks_of
@@ -42,7 +46,7 @@ LEAST_KILLS = 20
 def start(folder: Path, *arguments: object) -> subprocess.Popen[str]:
     """Start a benchkit command in a session of its own, so that all of it can be signalled at once."""
     return subprocess.Popen(
-        command(*arguments),
+        waiting_command(*arguments),
         cwd=folder,
         env=environment(),
         stdout=subprocess.PIPE,
@@ -62,9 +66,12 @@ def wait_for_line(process: subprocess.Popen[str], pattern: str) -> str:
 
 
 def workers_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
-    """Return the workers below a process; another child of it may end while they are looked for."""
+    """Return the workers of a process; another child of it may end while they are looked for.
+
+    What a worker itself starts has the worker's command line until it runs a program of its own, and is none.
+    """
     workers = []
-    for child in psutil.Process(process.pid).children(recursive=True):
+    for child in psutil.Process(process.pid).children():
         with suppress(psutil.NoSuchProcess):
             if "benchkit.sweep.worker" in " ".join(child.cmdline()):
                 workers.append(child)
@@ -79,7 +86,7 @@ def end(process: subprocess.Popen[str]) -> None:
 
 
 def gone(processes: list[psutil.Process]) -> bool:
-    _, alive = psutil.wait_procs(processes, timeout=20)
+    _, alive = psutil.wait_procs(processes, timeout=PATIENCE)
     return all(process.status() == psutil.STATUS_ZOMBIE for process in alive)
 
 
@@ -125,34 +132,35 @@ def endings(workspace: Path) -> dict[tuple[str, int], tuple[float, int]]:
 def test_the_whole_command_killed_at_any_moment_goes_on_to_the_same_numbers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    study = write(tmp_path / "tiny.toml", FACTOR, epochs=250, repeats=2)
+    study, plugin = write_held(tmp_path, 0, FACTOR, at=200, epochs=250, repeats=2)
+    asked = ("sweep", study, "--jobs", 2, "--plugin", plugin)
     chance = random.Random(7)
     for pattern in ("training: 4 trials", r"repeat 0: epoch \d", r"\[2/4"):
-        sweep = start(tmp_path, "sweep", study, "--jobs", 2)
+        if "2/4" in pattern:
+            (tmp_path / "go").touch()  # none has ended until now
+        sweep = start(tmp_path, *asked)
         wait_for_line(sweep, pattern)
         time.sleep(chance.random() * 0.3)
         workers = workers_of(sweep)
         os.killpg(sweep.pid, signal.SIGKILL)
         end(sweep)
         assert gone(workers)
-    assert run_here(monkeypatch, tmp_path, "sweep", study, "--jobs", 2, pool=Pool) == 0
+    assert run_here(monkeypatch, tmp_path, *asked, pool=Pool) == 0
     assert capsys.readouterr().out == "tiny: 4 done\n"
     uninterrupted = tmp_path / "uninterrupted"
-    sweep_here(monkeypatch, uninterrupted, read_study(study))
+    sweep_here(monkeypatch, uninterrupted, read_study(study), plugins=(plugin,))
     assert all_facts(read_results(tmp_path / "benchkit-runs")) == all_facts(read_results(uninterrupted))
 
 
 def test_a_killed_worker_is_replaced_and_a_killed_parent_takes_its_workers_along(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    study = write(tmp_path / "tiny.toml", epochs=600, repeats=1)
-    sweep = start(tmp_path, "sweep", study, "--jobs", 1)
+    study, plugin = write_held(tmp_path, 0, at=500, epochs=600, repeats=1)
+    sweep = start(tmp_path, "sweep", study, "--jobs", 1, "--plugin", plugin)
     wait_for_line(sweep, r"repeat 0: epoch \d")
     (worker,) = workers_of(sweep)
     checkpoint = next((tmp_path / "benchkit-runs" / "trials").rglob("0000")) / "checkpoint.pt"
-    deadline = time.monotonic() + 60
-    while not checkpoint.exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
+    until(checkpoint.exists)
     worker.kill()
     assert "goes on after epoch" in wait_for_line(sweep, r"repeat 0: goes on")
     (replacement,) = workers_of(sweep)
@@ -160,9 +168,10 @@ def test_a_killed_worker_is_replaced_and_a_killed_parent_takes_its_workers_along
     sweep.kill()  # the parent alone
     end(sweep)
     assert gone([replacement])
-    assert run_here(monkeypatch, tmp_path, "sweep", study) == 0
+    (tmp_path / "go").touch()
+    assert run_here(monkeypatch, tmp_path, "sweep", study, "--plugin", plugin) == 0
     uninterrupted = tmp_path / "uninterrupted"
-    sweep_here(monkeypatch, uninterrupted, read_study(study))
+    sweep_here(monkeypatch, uninterrupted, read_study(study), plugins=(plugin,))
     assert all_facts(read_results(tmp_path / "benchkit-runs")) == all_facts(read_results(uninterrupted))
 
 
@@ -170,17 +179,18 @@ def test_a_killed_worker_is_replaced_and_a_killed_parent_takes_its_workers_along
 def test_a_worker_that_stood_still_goes_on_and_no_epoch_comes_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    study = write(tmp_path / "tiny.toml", epochs=600, repeats=2)
-    sweep = start(tmp_path, "sweep", study, "--jobs", 2)
+    study, plugin = write_held(tmp_path, 0, at=500, epochs=600, repeats=2)
+    sweep = start(tmp_path, "sweep", study, "--jobs", 2, "--plugin", plugin)
     wait_for_line(sweep, r"repeat 0: epoch \d")
     worker = workers_of(sweep)[0]
     worker.suspend()
     time.sleep(3)
     worker.resume()
-    _, told = sweep.communicate(timeout=240)
+    (tmp_path / "go").touch()
+    _, told = sweep.communicate(timeout=PATIENCE)
     assert sweep.returncode == 0, told
     uninterrupted = tmp_path / "uninterrupted"
-    sweep_here(monkeypatch, uninterrupted, read_study(study))
+    sweep_here(monkeypatch, uninterrupted, read_study(study), plugins=(plugin,))
     results = read_results(tmp_path / "benchkit-runs")
     assert all_facts(results) == all_facts(read_results(uninterrupted))
     assert [record.epoch for record in results.trials[0].history] == list(range(1, 601))
@@ -198,7 +208,7 @@ def test_ctrl_c_stops_at_once_says_how_to_go_on_and_leaves_no_worker(tmp_path: P
     workers = workers_of(sweep)
     assert len(workers) == 2
     os.killpg(sweep.pid, signal.SIGINT)
-    _, told = sweep.communicate(timeout=180)
+    _, told = sweep.communicate(timeout=PATIENCE)
     assert sweep.returncode == 130
     assert f"the same command goes on: benchkit sweep {study} --jobs 2" in told
     assert "Traceback" not in told
@@ -258,21 +268,23 @@ def test_killed_twice_and_shared_by_two_it_ends_as_one_that_was_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copies = '[factors]\n"train.optimizer.lr" = [0.1, 0.1000001]\n'
-    study = write(tmp_path / "tiny.toml", copies, epochs=60, repeats=3)
-    asked = ("sweep", study, "--jobs", 1, "--until-decided", "--most", 6)
-    for pattern in (r"\] 0.1 repeat 1: val", r"\] 0.1 repeat 3: val"):
+    study, plugin = write_held(tmp_path, 0, copies, at=50, epochs=60, repeats=3)
+    asked = ("sweep", study, "--jobs", 1, "--until-decided", "--most", 6, "--plugin", plugin)
+    for pattern, most in ((r"\] 0.1 repeat 1: val", 5), (r"\] 0.1 repeat 3: val", 10)):
+        (tmp_path / "held").write_text(str(most))
         killed = start(tmp_path, *asked)
         wait_for_line(killed, pattern)
         workers = workers_of(killed)
         os.killpg(killed.pid, signal.SIGKILL)
         end(killed)
         assert gone(workers)
+    (tmp_path / "go").touch()
     sharing = [start(tmp_path, *asked) for _ in range(2)]
-    told = [process.communicate(timeout=240) for process in sharing]
+    told = [process.communicate(timeout=PATIENCE) for process in sharing]
     assert [process.returncode for process in sharing] == [0, 0], told
     parts = read_results(tmp_path / "benchkit-runs")
     alone = tmp_path / "alone"
-    sweep_here(monkeypatch, alone, read_study(study), until_decided=True, most=6)
+    sweep_here(monkeypatch, alone, read_study(study), until_decided=True, most=6, plugins=(plugin,))
     whole = read_results(alone)
     assert all_facts(parts) == all_facts(whole) and looks_of(parts) == looks_of(whole)
     assert {trial.attempt for trial in parts.trials} == {0}

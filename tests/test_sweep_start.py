@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
+from live_pages import until
 from tiny_study import DATA, FACTOR, InlinePool, Listener, study_of
 
 import benchkit.sweep.orchestration as orchestration
@@ -87,17 +87,16 @@ def test_data_that_cannot_be_prepared_end_the_workers_that_start_meanwhile(
     code = f"import os, sys, time; open({str(told)!r}, 'a').write(f'{{os.getpid()}}\\n'); sys.stdin.read(1)"
     monkeypatch.setattr(worker, "COMMAND", (sys.executable, "-c", code))
 
+    begun: list[psutil.Process] = []
+
     def fails(*given: Any) -> dict[str, Any]:
-        end = time.monotonic() + 60
-        while not (told.exists() and told.read_text().count("\n") == 2) and time.monotonic() < end:
-            time.sleep(0.01)
+        until(lambda: told.exists() and told.read_text().count("\n") == 2)
+        begun.extend(map(psutil.Process, map(int, told.read_text().split())))
         raise DataError("the disk is full")
 
     monkeypatch.setattr(orchestration, "prepare", fails)
     request = request_of(tmp_path / "runs", jobs=2, device="cpu")
     with pytest.raises(DataError, match="the disk is full"):
         sweep(request, Registry.installed(), Listener())
-    for process in map(int, told.read_text().split()):
-        with pytest.raises(ProcessLookupError):
-            os.kill(process, 0)
+    assert len(begun) == 2 and not any(process.is_running() for process in begun)
     assert Ledger(request.workspace).missing(make_plan(request.study)) == 2

@@ -28,7 +28,7 @@ import pytest
 from benchkit_trackers.mlflow_runs import MlflowRuns
 from benchkit_trackers.tensorboard_runs import TensorboardRuns
 from benchkit_trackers.wandb_runs import WandbRuns
-from live_pages import until
+from live_pages import kept_ports, until
 from test_cleaning import scored
 from tiny_study import DONE, FACTOR, RECORD, finish_all, queue_of, study_of
 
@@ -369,7 +369,7 @@ class Gate(ThreadingHTTPServer):
                         self.close_connection = True
                     else:
                         self.answer(found.status, body)
-                except OSError:
+                except (OSError, http.client.HTTPException):
                     self.answer(503, b"{}")
                 finally:
                     connection.close()
@@ -415,7 +415,7 @@ def _answers(port: int) -> bool:
     try:
         connection.request("GET", "/health")
         return connection.getresponse().status == 200
-    except OSError:
+    except (OSError, http.client.HTTPException):
         return False
     finally:
         connection.close()
@@ -428,9 +428,7 @@ def test_a_real_server_is_told_all_though_it_dies_meanwhile(
 ) -> None:
     monkeypatch.setattr(following, "EVERY", 0.2)
     monkeypatch.setattr(following, "SHARE", 1.0)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    with Gate(word, port) as gate:
+    with kept_ports(1) as (port,), Gate(word, port) as gate:
         threading.Thread(target=gate.serve_forever, daemon=True).start()
         monkeypatch.setenv("BOARD", gate.address)
         _die_and_tell_again(tmp_path, port)

@@ -25,7 +25,7 @@ import pikepdf
 import pytest
 from test_trackers import events
 from throwaway_distributions import write_distribution
-from tiny_study import FACTOR, RECORD, all_facts, queue_of, run_here, study_of, write
+from tiny_study import FACTOR, PATIENCE, RECORD, all_facts, queue_of, run_here, study_of, write
 
 from benchkit import BenchkitError
 from benchkit.cli import main
@@ -55,6 +55,13 @@ class Exits(Raises):
 class Later(Raises):
     live = False
 """
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let trackers and senders start and answer as slowly as they do."""
+    monkeypatch.setattr(following, "ENDING", PATIENCE)
+    monkeypatch.setattr(notices, "SECONDS", PATIENCE)
 
 
 @pytest.fixture
@@ -298,6 +305,8 @@ def test_one_notice_for_each_thing_that_happens(
 ) -> None:
     notes: list[str] = []
     here = notifier_of(f"json://127.0.0.1:{mailbox.port}")
+    slow = f"{here.value}?cto={PATIENCE}&rto={PATIENCE}"  # by itself it waits for four seconds for an answer
+    here = replace(here, value=slow)
     monkeypatch.setattr(notices, "NEARLY_FULL", 2**62)
     monkeypatch.setattr(notices, "EVERY", 0.01)
     with (

@@ -12,9 +12,11 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import sqlalchemy
@@ -32,7 +34,7 @@ from benchkit.sweep.seat_lines import SeatLine
 from benchkit.sweep.status import status_of
 from benchkit.watch import watched
 from benchkit.watch.live_sections import MOST_POINTS, overview_section, thinned
-from benchkit.watch.server import Times
+from benchkit.watch.server import Dropping, Times
 from benchkit.watch.watched import BEHIND, FOLLOWS, Budget, Watch
 
 COST = Cost(parameters=1, flops=1, seconds=2.0, images_per_second=1, peak_memory=1, device="cpu", precision="")
@@ -280,7 +282,7 @@ def test_the_page_points_to_a_section_that_it_has(tmp_path: Path) -> None:
 
 def test_a_viewer_that_does_not_read_is_dropped_and_the_others_stay(tmp_path: Path) -> None:
     queue_of(tmp_path, study_of(FACTOR))
-    with live_page(tmp_path, times=Times(stalled=0.3, ping=0.05)) as page:
+    with live_page(tmp_path, times=Times(stalled=2.0, ping=0.05)) as page:
         viewers = page.server.viewers
         page.page()
         watched = page.watch.study("tiny")
@@ -299,6 +301,39 @@ def test_a_viewer_that_does_not_read_is_dropped_and_the_others_stay(tmp_path: Pa
                 if viewers.count == 1:
                     break
             until(lambda: viewers.count == 1)
+
+
+def test_a_reader_that_takes_some_of_it_stays_and_a_process_that_stood_still_drops_nobody() -> None:
+    waiting: list[Callable[[], None]] = []
+    sizes, dropped = [9], []
+
+    def call_later(seconds: float, do: Callable[..., None], *given: int) -> SimpleNamespace:
+        assert seconds == 3.0
+        waiting.append(lambda: do(*given))
+        return SimpleNamespace(cancel=waiting.clear)
+
+    connection = Dropping.__new__(Dropping)
+    connection.flow = SimpleNamespace(pause_writing=lambda: None, resume_writing=lambda: None)  # type: ignore[assignment]
+    connection.loop = SimpleNamespace(call_later=call_later)  # type: ignore[assignment]
+    connection.transport = SimpleNamespace(  # type: ignore[assignment]
+        get_write_buffer_size=lambda: sizes[0], abort=lambda: dropped.append(True)
+    )
+
+    def look(times: int) -> None:
+        """Let a timer go off so many times, however late it is."""
+        for _ in range(times):
+            waiting.pop()()
+
+    connection.pause_writing()
+    look(9)
+    sizes[0] = 8
+    look(10)
+    assert not dropped and len(waiting) == 1
+    connection.resume_writing()
+    assert not waiting
+    connection.pause_writing()
+    look(10)
+    assert dropped == [True] and not waiting
 
 
 def test_whoever_comes_late_gets_the_newest_state_alone(tmp_path: Path) -> None:

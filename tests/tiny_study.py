@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from benchkit.sweep.training import Telling
 
 DATA = Path(tempfile.gettempdir()) / f"benchkit-test-data-{os.getuid()}"
+PATIENCE = 300.0
+"""Seconds after which something that never comes fails a test: none depends on how fast this machine is."""
+
 CHANGING = {"seconds", "images_per_second", "peak_memory", "energy", "device", "node"}
 """What two equal trainings need not have in common."""
 
@@ -231,6 +234,57 @@ def environment() -> dict[str, str]:
 
 def command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "benchkit", *(str(argument) for argument in arguments)]
+
+
+WAITING = f"""
+import sys
+from benchkit import cli
+from benchkit.sweep import stopping
+stopping.GRACE = cli.LATEST = {PATIENCE}
+sys.exit(cli.main())
+"""
+
+
+def waiting_command(*arguments: object) -> list[str]:
+    """Return a benchkit command that, told to stop, waits for its workers as long as they take, on a slow machine too.
+
+    By itself it would end after some seconds as it is, with epochs unsaved and nothing said.
+    """
+    return [sys.executable, "-c", WAITING, *(str(argument) for argument in arguments)]
+
+
+HELD = """
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from benchkit import card
+
+@card(title="Held", summary="Ends an epoch once `go` is there or fewer trials have ended than `held` says.")
+@dataclass(frozen=True)
+class Held:
+    epoch: int = 1
+
+    def stop(self, history):
+        most = Path("held")
+        while len(history) == self.epoch and most.exists() and not Path("go").exists():
+            if len(list(Path("benchkit-runs").rglob("result.json"))) < int(most.read_text()):
+                break
+            time.sleep(0.01)
+        return False
+
+PLUGINS = {"benchkit.regularizers": {"held": Held}}
+"""
+
+
+def write_held(folder: Path, most: int, *parts: str, at: int, **more: Any) -> tuple[Path, Path]:
+    """Write a study of which no more than `most` trials end before a file `go` is there; return it and its plugin.
+
+    The others wait in their epoch `at`, so that what a test does meanwhile may take as long as it does.
+    """
+    (folder / "held.py").write_text(HELD)
+    (folder / "held").write_text(str(most))
+    held = f'[[regularizers]]\nname = "held"\nepoch = {at}\n'
+    return write(folder / "tiny.toml", held, *parts, **more), folder / "held.py"
 
 
 def run_command(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:

@@ -135,9 +135,11 @@ class Holder:
         self._until = self._sure_from = 0.0
         self._forget_old(sweeps_of(storage, study, place))
         self.renew()
-        ended = threading.Event()
-        weakref.finalize(self, ended.set)
-        threading.Thread(target=_renewing, args=(weakref.ref(self), ended, seconds / RENEWALS), daemon=True).start()
+        self._ended = threading.Event()
+        weakref.finalize(self, self._ended.set)
+        renewing = (weakref.ref(self), self._ended, seconds / RENEWALS)
+        self._thread = threading.Thread(target=_renewing, args=renewing, daemon=True)
+        self._thread.start()
 
     def _record(self, key: str, prefix: str = PREFIX) -> sqlalchemy.ColumnElement[bool]:
         found: sqlalchemy.ColumnElement[bool] = sqlalchemy.and_(

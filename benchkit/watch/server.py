@@ -220,8 +220,16 @@ def _absent() -> Response:
     return PlainTextResponse("There is nothing at this address.", 404)
 
 
+LOOKS = 10
+"""How often a reader that takes nothing is looked at until it is dropped."""
+
+
 class Dropping(H11Protocol):
-    """A connection whose reader is dropped where it takes nothing for a while: nothing piles up for it here."""
+    """A connection whose reader is dropped where it takes nothing for a while: nothing piles up for it here.
+
+    It is looked at `LOOKS` times in that while, and nobody looks while this process stands still, as on a machine that
+    sleeps: its readers could take nothing then.
+    """
 
     stalled = 30.0
 
@@ -234,9 +242,20 @@ class Dropping(H11Protocol):
         self._late: asyncio.TimerHandle | None = None
 
     def pause_writing(self) -> None:
-        """Drop the reader unless it takes what is there in time."""
+        """Drop the reader unless it takes some of what is there in time, again and again."""
         super().pause_writing()
-        self._late = self.loop.call_later(self.stalled, self.transport.abort)
+        self._look_later(LOOKS)
+
+    def _look_later(self, left: int) -> None:
+        size = self.transport.get_write_buffer_size()
+        self._late = self.loop.call_later(self.stalled / LOOKS, self._look, size, left - 1)
+
+    def _look(self, before: int, left: int) -> None:
+        took = self.transport.get_write_buffer_size() < before
+        if left or took:
+            self._look_later(LOOKS if took else left)
+        else:
+            self.transport.abort()
 
     def resume_writing(self) -> None:
         """Let it stay."""

@@ -112,7 +112,7 @@ class MlflowRuns:
         return experiment
 
     def _learn(self, found: Any) -> None:
-        """Remember a run of ours, or delete one that was made a second time: of two the first in MLflow's order stays."""
+        """Remember a run of ours, or delete one that was made again: of two the first in MLflow's order stays."""
         tags, run_id = found.data.tags, found.info.run_id
         if ID not in tags:
             return
