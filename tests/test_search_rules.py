@@ -88,6 +88,20 @@ def test_a_promise_outside_the_interval_of_the_fresh_repeats_is_said_to_be_off()
     assert single.sentence.startswith("The search of “bn” may have promised 0.1200 nats too much:")
 
 
+def test_fresh_repeats_of_other_settings_confirm_no_search() -> None:
+    given = confirmed()
+    rate = SPACE[0].path
+
+    def with_chosen(value: float) -> StudyResults:
+        kept = [replace(c, chosen={rate: value} if c.kind == "confirm-best" else {}) for c in given.conditions]
+        return replace(given, conditions=tuple(kept))
+
+    assert said(with_chosen(0.02), "winner-bias") == said(given, "winner-bias")  # its best trial has 0.02
+    assert said(with_chosen(0.03), "winner-bias") == []
+    (found,) = said(with_chosen(0.03), "search")
+    assert found.sentence.endswith("no fresh repeats confirm it yet.")
+
+
 def both(first: StudyResults, second: StudyResults) -> StudyResults:
     """Return the results of two searches as those of one study."""
     conditions, trials = first.conditions + second.conditions, first.trials + second.trials

@@ -150,13 +150,14 @@ def _bests(trials: Sequence[Trial], goal: Goal) -> Iterator[tuple[int, float]]:
 
 
 def _confirming(results: StudyResults, condition: Condition, params: Mapping[str, Any]) -> Condition | None:
-    """Return what trains a search's best settings again, its own or that of another sampler that chose the same."""
+    """Return what trains a search's best settings again, its own or that of another sampler that chose the same.
+
+    What was the best of more trials, or of ones that were lost since, says nothing of these settings.
+    """
     confirms = [confirm for confirm in results.conditions if confirm.kind == "confirm-best"]
-    own = next((confirm for confirm in confirms if confirm.parent == condition.key), None)
-    if own is not None or not condition.sampler:
-        return own
+    own = (one for one in confirms if one.parent == condition.key and dict(one.chosen) in (params, {}))
     same = (one for one in confirms if dict(one.levels) == dict(condition.levels) and dict(one.chosen) == params)
-    return next(same, None)
+    return next(own, next(same, None) if condition.sampler else None)
 
 
 def best_trial(trials: Sequence[Trial], goal: Goal) -> Trial | None:
