@@ -32,7 +32,7 @@ class SearchPoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchedCondition:
-    """A searched condition with its finished trials in the order they were started."""
+    """A searched condition with its finished trials in the order of their numbers."""
 
     condition: str
     points: tuple[SearchPoint, ...]
