@@ -138,6 +138,35 @@ def test_a_factor_that_the_model_ignores_is_warned_of(tmp_path: Path, capsys: py
     assert "nothing wrong" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("path", "beside"),
+    [
+        ("train.optimizer.lr", "train.schedule.max_lr"),
+        ("train.optimizer.betas", "train.optimizer = 'sgd'"),
+        ("train.schedule.gamma", "train.schedule = 'one-cycle'"),
+        ("train.optimizer.momentum", ""),
+        ("train.schedule.max_lr", ""),
+    ],
+)
+def test_a_searched_setting_that_nothing_uses_is_warned_of(registry: Registry, path: str, beside: str) -> None:
+    choices = "[[0.9, 0.99], [0.9, 0.9]]" if path.endswith("betas") else "[0.1, 0.2]"
+    usual = '[train.schedule]\nname = "one-cycle"\nmax_lr = 0.2\n'
+    search = f'[search]\ntrials = 4\nspace."{path}" = {choices}\n'
+    told = f"{path} has no effect beside {beside}: conditions that differ in it alone train the same"
+    assert check_plan(make_plan(study_of(usual + search)), registry) == ((told,) if beside else ())
+    # Where max_lr may be 0, or the optimizer another, the setting is used.
+    other = 'space."train.optimizer.name" = ["sgd", "adamw"]\nspace."train.schedule.name" = ["step", "one-cycle"]\n'
+    assert check_plan(make_plan(study_of(usual + search + other)), registry) == ()
+    if path == "train.optimizer.lr":
+        zero = 'space."train.schedule.max_lr" = [0.0, 0.2]\n'
+        assert check_plan(make_plan(study_of(usual + search + zero)), registry) == ()
+
+
+def test_a_search_whose_trials_are_judged_by_other_images_is_warned_of(registry: Registry) -> None:
+    (told,) = check_plan(make_plan(study_of('[search]\ntrials = 4\nspace."data.val_size" = [100, 200]\n')), registry)
+    assert told.startswith("search.space.data.val_size: trials that differ in it are judged on other images")
+
+
 def test_two_regularizers_that_do_what_one_can_are_refused(registry: Registry) -> None:
     pair = "".join(f'[[regularizers]]\nname = "sam"\nid = "{name}"\n' for name in ("first", "second"))
     told = problems(registry, pair)

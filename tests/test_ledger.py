@@ -224,6 +224,14 @@ def test_a_best_that_was_overtaken_is_left_out_with_the_reason(tmp_path: Path) -
     assert line.startswith("best of search: 2 finished trials of what was the best of its search at the time")
 
 
+def test_the_best_of_fewer_trials_is_confirmed_where_fewer_are_asked_for(tmp_path: Path) -> None:
+    ledger, plan = searched(tmp_path, losses(0.5, 0.4, 0.3, 0.2))
+    trials = {trial.index: trial for trial in ledger.trials(plan) if trial.phase == "search"}
+    fewer = make_plan(study_of(SEARCH.replace("trials = 4", "trials = 2")))
+    assert confirm_conditions(ledger, fewer)[0].chosen == trials[1].params
+    assert confirm_conditions(ledger, plan)[0].chosen == trials[3].params
+
+
 def test_a_goal_to_maximise_has_its_best_at_the_top(tmp_path: Path) -> None:
     text = SEARCH.replace('sampler = "tpe"', 'sampler = "tpe"\ngoal = "val.accuracy"')
     ledger, plan = queued(tmp_path, study_of(text))

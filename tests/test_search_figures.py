@@ -22,7 +22,7 @@ from figure_results import NORMS, SPACE, condition, cost, metrics, record, resul
 from benchkit import NothingToDraw
 from benchkit.report.figures.drawing import chart_spec
 from benchkit.results import Outcome, StudyResults
-from benchkit.study import Goal, Search
+from benchkit.study import Goal, Search, SearchRange
 
 SEARCH = (
     SearchHistory, SearchBudget, SearchPruning, SearchImportances, SearchContours, SearchParallel, SearchSlices,
@@ -174,6 +174,24 @@ def test_the_setting_that_decides_is_the_most_important() -> None:
     assert all(0 <= i.low <= i.share <= i.high <= 1 for i in one.importances)
     assert data == figure.data(given), "the same trials give the same importances"
     assert f"over {one.trials} completed trials" in figure.caption(data)
+
+
+def test_a_log_scale_weighs_as_it_is_searched() -> None:
+    # 1 below a rate of 0.01, the lower half of 1e-4..1 on a log scale, variance 1/4; plus half of a uniform u, 1/48.
+    # So the rate has 12/13 of the variance; weighed on a linear scale it would have 0.0099 / (0.0099 + 1/48) = 0.32.
+    space = (
+        SearchRange(path="train.optimizer.lr", low=1e-4, high=1.0, log=True),
+        SearchRange(path="model.u", low=0.0, high=1.0),
+    )
+    frame, trials = condition("bn", "search"), []
+    for index in range(100):
+        rate, u = 10 ** (-4 + 4 * (index // 10 + 0.5) / 10), (index % 10 + 0.5) / 10
+        outcome = Outcome(state="done", metrics={"val": metrics(0.5, float(rate < 0.01) + u / 2)})
+        params = {"train.optimizer.lr": rate, "model.u": u}
+        trials.append(trial(frame, index, outcome=outcome, phase="search", number=index, params=params))
+    search = Search(trials=100, goals=(Goal(metric="val.loss", direction="minimize"),), space=space)
+    (one,) = SearchImportances().data(results([frame], trials, search=search)).conditions
+    assert {found.name: found.share for found in one.importances}["optimizer.lr"] == pytest.approx(12 / 13, abs=0.03)
 
 
 def test_importances_need_enough_trials_and_two_settings() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from benchkit_figures.search.history import SearchHistory
 from figure_results import SPACE, condition, metrics, record, results, trial
 from safetensors.numpy import save_file
 from scipy.stats import ttest_rel
@@ -25,7 +26,9 @@ from benchkit.analysis.wording import Finding
 from benchkit.registry import Registry
 from benchkit.report.context.blocks import FindingBlock
 from benchkit.report.context.compose import SHOWN_IN, compose
+from benchkit.report.context.numbers import search_tables
 from benchkit.report.figures.figure_set import FigureSet
+from benchkit.report.tables.result_tables import trials_table
 from benchkit.results import Outcome, StudyResults, Trial
 from benchkit.study import Factor, Goal, Level, Search, SearchRange
 
@@ -88,6 +91,45 @@ def test_a_promise_outside_the_interval_of_the_fresh_repeats_is_said_to_be_off()
     assert found.sentence.startswith("The search of “bn” promised 0.1200 nats too much:")
     (single,) = said(confirmed(fresh=(0.32,)), "winner-bias")
     assert single.sentence.startswith("The search of “bn” may have promised 0.1200 nats too much:")
+
+
+def test_fresh_repeats_of_other_settings_confirm_no_search() -> None:
+    given = confirmed()
+    rate = SPACE[0].path
+
+    def with_chosen(value: float) -> StudyResults:
+        kept = [replace(c, chosen={rate: value} if c.kind == "confirm-best" else {}) for c in given.conditions]
+        return replace(given, conditions=tuple(kept))
+
+    assert said(with_chosen(0.02), "winner-bias") == said(given, "winner-bias")  # its best trial has 0.02
+    assert said(with_chosen(0.03), "winner-bias") == []
+    (found,) = said(with_chosen(0.03), "search")
+    assert found.sentence.endswith("no fresh repeats confirm it yet.")
+
+
+def test_several_goals_have_the_table_of_their_pareto_front_and_trials_one_number_everywhere() -> None:
+    # By loss and accuracy: the fourth is beaten by the third in both, no other is by any. The third was trained again.
+    frame, rate = condition("search", "search"), SPACE[0].path
+    scores = ((0.5, 0.6), (0.2, 0.5), (0.3, 0.55), (0.4, 0.5))
+    trials = [
+        trial(frame, index, outcome=Outcome(state="done", metrics={"val": metrics(accuracy, loss)}), phase="search",
+              number=9 if index == 2 else index, params={rate: 0.1})
+        for index, (loss, accuracy) in enumerate(scores)
+    ]  # fmt: skip
+    goals = (Goal(metric="val.loss", direction="minimize"), Goal(metric="val.accuracy", direction="maximize"))
+    step = SearchRange(path=rate, low=0.1, high=0.5, step=0.2)
+    given = results([frame], trials, search=Search(trials=4, goals=goals, space=(step,)))
+    _, space, front, *_ = search_tables(given, summarize(given).numbers)
+    assert [[cell.text for cell in row[1:4]] for row in front.table.rows] == [
+        ["2", "0.2000", "50.00"], ["3", "0.3000", "55.00"], ["1", "0.5000", "60.00"],
+    ]  # fmt: skip
+    assert "best by val loss, the first goal" in front.caption
+    assert space.table.rows[0][1].text == "0.1 to 0.5, step 0.2"
+    assert {row[3].text for row in trials_table(trials, "val.loss").rows} == {f"trial {n}" for n in (1, 2, 3, 4)}
+    points = SearchHistory().data(given).conditions[0].points
+    assert [(point.place, point.objective) for point in points] == [(1, 0.5), (2, 0.2), (3, 0.3), (4, 0.4)]
+    single = replace(given, study=replace(given.study, search=Search(trials=4, goals=goals[:1], space=(step,))))
+    assert "search-front" not in [block.name for block in search_tables(single, summarize(single).numbers)]
 
 
 def both(first: StudyResults, second: StudyResults) -> StudyResults:

@@ -229,6 +229,14 @@ def test_text_that_is_not_toml_and_files_that_cannot_be_read_are_told(tmp_path: 
         read_study(tmp_path / "x.toml")
 
 
+def test_a_wrong_goal_is_one_problem_where_a_pruner_is_named() -> None:
+    text = 'title = "T"\n[data]\nname = "digits"\n[model]\nname = "mlp"\n[search]\ntrials = 1\ngoal = "test.loss"\n'
+    with pytest.raises(StudyError) as caught:
+        parse_study(f'{text}pruner = "median"\nspace."train.epochs" = [1, 2]\n', name="t")
+    (problem,) = caught.value.problems
+    assert problem.startswith("search.goal: got 'test.loss'")
+
+
 @pytest.mark.parametrize(
     ("value", "label"),
     [

@@ -51,10 +51,10 @@ class SearchSummary:
     `label` is unique: the `condition` within which it searched and, where the study compares several, its `sampler`.
     `states` counts its trials by state. `epochs` and `seconds` are what all of them trained, so that searches are
     compared at the budget they had. `whole` says that no factor divides the search. `best_place` is the best trial's
-    place in the order of start, from 1; `bests` are the epochs spent and the score after each trial that was better
-    than all before it. `front` holds
-    the places of the trials that no other beats in every goal (several goals only). `chose_default` says that the best
-    trial has the study's own settings: then nothing is confirmed, as the condition's own repeats stand for them.
+    number as a sweep names it, from 1; `bests` are the epochs spent and the score after each trial that was better
+    than all before it. `front` holds the numbers of the trials that no other beats in every goal (several goals only).
+    `chose_default` says that the best trial has the study's own settings: then nothing is confirmed, as the condition's
+    own repeats stand for them.
     `same_as` names the sampler whose search chose the same settings and whose fresh repeats stand for both.
     """
 
@@ -125,10 +125,10 @@ def _summary(results: StudyResults, condition: Condition, goals: Sequence[Goal])
         states=dict(Counter(trial.state for trial in trials)),
         epochs=sum(len(trial.history) for trial in trials),
         seconds=sum(record.seconds for trial in trials for record in trial.history),
-        best_place=trials.index(best) + 1 if best else None,
+        best_place=best.index + 1 if best else None,
         best_value=score,
         best_params=chosen,
-        front=front(trials, goals) if len(goals) > 1 else (),
+        front=tuple(trials[place - 1].index + 1 for place in front(trials, goals)) if len(goals) > 1 else (),
         chose_default=best is not None
         and all(value_at(condition.settings, path) == value for path, value in chosen.items()),
         confirmation=_confirmation(results, condition, confirm, goal, score),
@@ -150,13 +150,14 @@ def _bests(trials: Sequence[Trial], goal: Goal) -> Iterator[tuple[int, float]]:
 
 
 def _confirming(results: StudyResults, condition: Condition, params: Mapping[str, Any]) -> Condition | None:
-    """Return what trains a search's best settings again, its own or that of another sampler that chose the same."""
+    """Return what trains a search's best settings again, its own or that of another sampler that chose the same.
+
+    What was the best of more trials, or of ones that were lost since, says nothing of these settings.
+    """
     confirms = [confirm for confirm in results.conditions if confirm.kind == "confirm-best"]
-    own = next((confirm for confirm in confirms if confirm.parent == condition.key), None)
-    if own is not None or not condition.sampler:
-        return own
+    own = (one for one in confirms if one.parent == condition.key and dict(one.chosen) in (params, {}))
     same = (one for one in confirms if dict(one.levels) == dict(condition.levels) and dict(one.chosen) == params)
-    return next(same, None)
+    return next(own, next(same, None) if condition.sampler else None)
 
 
 def best_trial(trials: Sequence[Trial], goal: Goal) -> Trial | None:

@@ -225,7 +225,8 @@ def confirm_conditions(
         count = plan.count(condition)
         if condition.kind != "search" or (finished and attempts.ended(condition, count) < count):
             continue
-        best = _best(attempts.counted(condition).values(), search)
+        asked = [trial for index, trial in attempts.counted(condition).items() if index < count]
+        best = _best(asked, search)
         if best is None:
             continue
         confirm = confirm_condition(plan.study, condition, chosen_params(search, best.params))

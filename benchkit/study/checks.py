@@ -18,7 +18,7 @@ from benchkit.registry.options import Option, check_options
 from benchkit.registry.registry import Entry
 from benchkit.study import SearchRange, Study
 from benchkit.study.logo import read_logo
-from benchkit.study.origin import compare_settings
+from benchkit.study.origin import APPLYING, compare_settings
 from benchkit.study.settings import OWN_NAMES, USUAL_LOSS, DataSettings, ModelSettings, PluginRef, Settings
 from benchkit.study.tree import Problems, changed, quoted, value_at
 
@@ -107,8 +107,13 @@ def _merged(plan: Plan) -> Iterator[str]:
 
 def _without_effect(plan: Plan, used: Sequence[tuple[Use, Description]]) -> Iterator[str]:
     """Yield a sentence for each plugin that ignores a setting which the plan varies."""
-    varied = {path for condition in plan.conditions for path in condition.levels}
-    varied |= {spanned.path for spanned in (plan.study.search.space if plan.study.search else ())}
+    space = plan.study.search.space if plan.study.search else ()
+    varied = {path for condition in plan.conditions for path in condition.levels} | {one.path for one in space}
+    alone = "conditions that differ in it alone train the same"
+    for path, beside in _unapplied(plan, varied, space):
+        yield f"{path} has no effect beside {beside}: {alone}"
+    for path in sorted({"data.name", "data.val_size"} & {one.path for one in space}):
+        yield f"search.space.{path}: trials that differ in it are judged on other images: scores do not compare"
     for use, description in used:
         for ignored, when in ignored_settings(use.ref, description).items():
             for path in sorted(varied):
@@ -116,7 +121,24 @@ def _without_effect(plan: Plan, used: Sequence[tuple[Use, Description]]) -> Iter
                     at = ", ".join(f"{use.where}.{name} = {_toml(value)}" for name, value in when.items())
                     at = f" at {at}" if at else ""
                     what = f"{use.where} = {use.ref.name!r}"
-                    yield f"{path} has no effect beside {what}{at}: conditions that differ in it alone train the same"
+                    yield f"{path} has no effect beside {what}{at}: {alone}"
+
+
+def _unapplied(plan: Plan, varied: Set[str], space: Sequence[SearchRange]) -> Iterator[tuple[str, str]]:
+    """Yield each varied setting that benchkit's own optimizer or schedule, the same everywhere, never uses; and which.
+
+    What a one-cycle reaches at the top is `max_lr`, where it is given, and never the optimizer's rate.
+    """
+    for part in OWN_KINDS:
+        name = getattr(plan.settings_of(plan.conditions[0]).train, part.removeprefix("train.")).name
+        if name not in OWN_NAMES[part] or varied & {part, f"{part}.name"}:
+            continue
+        used = {f"{part}.{key}" for key in APPLYING.get(name, ())} | {"train.optimizer.lr", "train.optimizer.decayed"}
+        yield from ((path, f"{part} = {name!r}") for path in sorted(varied - used) if path.startswith(f"{part}."))
+        tops = [value_at(condition.settings, "train.schedule.max_lr") for condition in plan.conditions]
+        tops += [top for one in space if one.path == "train.schedule.max_lr" for top in extremes(one)]
+        if name == "one-cycle" and "train.optimizer.lr" in varied and all(tops):
+            yield "train.optimizer.lr", "train.schedule.max_lr"
 
 
 def ignored_settings(ref: PluginRef, description: Description) -> dict[str, Mapping[str, Any]]:

@@ -249,7 +249,7 @@ def _conditions_of(claim: SourceClaim) -> list[tuple[str, Mapping[str, str]]]:
 
 ENGINE = ("train.threads", "train.compile", "train.channels_last")
 """Settings of the engine, which change rounding and speed and not what is trained."""
-_APPLYING: Mapping[str, tuple[str, ...]] = {
+APPLYING: Mapping[str, tuple[str, ...]] = {
     "sgd": ("momentum", "nesterov"),
     "adam": ("betas",),
     "adamw": ("betas",),
@@ -276,7 +276,7 @@ def plain_settings(settings: Settings) -> dict[str, Any]:
     plain |= {"train.loss": train.loss.name, **_below("train.loss", train.loss.options)}
     for part in ("optimizer", "schedule"):
         value, path = getattr(train, part), f"train.{part}"
-        used = (*_APPLYING.get(value.name, ()), *(("lr",) if part == "optimizer" else ()))
+        used = (*APPLYING.get(value.name, ()), *(("lr",) if part == "optimizer" else ()))
         plain[f"{path}.name"] = value.name
         plain |= _below(path, {name: getattr(value, name) for name in used}) | _below(path, value.options)
     for regularizer in settings.regularizers:

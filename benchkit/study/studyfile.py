@@ -452,7 +452,7 @@ def read_search(table: Any, settings: Tree, seed: int, problems: Problems) -> Se
 
 
 def _check_search(search: Search, prunable: bool, problems: Problems) -> None:
-    if not prunable and search.pruner != "none":
+    if search.goals and not prunable and search.pruner != "none":
         problems.add(
             "search.pruner",
             f"got {search.pruner!r}: only a single goal that is read after each epoch can be pruned, such as val.loss",

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from benchkit import __version__
 from benchkit.analysis.estimates import CONFIDENCE, confidence_of, constant_words
 from benchkit.analysis.ranking import Ranking, earlier_words, mean_intervals_words
+from benchkit.analysis.search import SearchSummary
 from benchkit.analysis.summary import StudyStatistics, Summary, dated_of, record_of, record_text
 from benchkit.analysis.training import comparable_times
 from benchkit.analysis.trials import coverage_words
@@ -24,6 +25,7 @@ from benchkit.report.tables.result_tables import (
     coverage_table,
     effects_table,
     efficiency_table,
+    front_table,
     model_pairs_table,
     models_table,
     pairs_matrix,
@@ -37,6 +39,7 @@ from benchkit.report.tables.result_tables import (
     uncertainty_table,
 )
 from benchkit.results import SPLITS, StudyResults
+from benchkit.study import Search
 
 INTERVALS = mean_intervals_words(CONFIDENCE)
 EFFICIENCY = (
@@ -274,6 +277,7 @@ def search_tables(results: StudyResults, evidence: StudyStatistics) -> list[Tabl
             "Searched settings, their ranges, and what the best trial of each search chose.",
             search_space_table(search, searches),
         ),
+        *_front_block(results, search, searches),
         table_block(
             "confirmation",
             "Search score and fresh repeats",
@@ -284,6 +288,19 @@ def search_tables(results: StudyResults, evidence: StudyStatistics) -> list[Tabl
             confirmation_table(searches),
         ),
     ]
+
+
+def _front_block(results: StudyResults, search: Search, searches: Sequence[SearchSummary]) -> list[TableBlock]:
+    if not any(summary.front for summary in searches):
+        return []
+    goals = listing([metric_words(goal.metric) for goal in search.goals])
+    caption = (
+        f"Pareto front: the done trials that no other one beats, being as good in {goals} and better in one of these. "
+        "One run each, so that luck is in the scores. Fresh repeats train only the trial that is best by "
+        f"{metric_words(search.goals[0].metric)}, the first goal, again; it is the best trial elsewhere in this report."
+    )
+    front = front_table(search, searches, results.trials)
+    return [table_block("search-front", "Pareto front of every search", caption, front)]
 
 
 def model_tables(evidence: StudyStatistics) -> list[TableBlock]:

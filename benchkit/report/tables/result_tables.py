@@ -45,7 +45,7 @@ from benchkit.report.tables.table import (
     number_cell,
 )
 from benchkit.results import Trial
-from benchkit.study import Search, SearchRange
+from benchkit.study import Goal, Search, SearchRange
 
 VERDICTS: dict[Verdict, str] = {
     "best": "best mean",
@@ -453,12 +453,32 @@ def _long_space_table(search: Search, searches: Sequence[SearchSummary]) -> Tabl
 def _allowed(space: SearchRange) -> str:
     if space.choices:
         return ", ".join(setting(choice) for choice in space.choices)
-    return f"{setting(space.low)} to {setting(space.high)}{', log scale' if space.log else ''}"
+    step = f", step {setting(space.step)}" if space.step else ""
+    return f"{setting(space.low)} to {setting(space.high)}{step}{', log scale' if space.log else ''}"
 
 
 def _chosen(space: SearchRange, summary: SearchSummary) -> Cell:
     value = summary.best_params.get(space.path)
     return Cell(text=NONE if value is None else setting(value), value=_scalar(value))
+
+
+def front_table(search: Search, searches: Sequence[SearchSummary], trials: Sequence[Trial]) -> Table:
+    """Return the trials of each search that no other equals or beats in every goal, by the first goal."""
+    found = {(trial.condition.key, trial.index + 1): trial for trial in trials if trial.phase == "search"}
+    rows = [(summary, found[summary.key, place]) for summary in searches for place in summary.front]
+    table = TableOf(sorted(rows, key=lambda row: (searches.index(row[0]), _sorted_by(row[1], search.goals[0]))))
+    table.text("condition", "Search of", lambda row: row[0].label)
+    table.number("trial", "Trial", lambda row: row[1].index + 1)
+    for goal in (one.metric for one in search.goals):
+        score = partial(lambda row, goal: value_of(row[1], goal), goal=goal)
+        name, unit = goal.replace(".", "_"), metric_unit(goal)
+        table.number(name, metric_words(goal), score, partial(bare, goal), unit=unit)
+    table.text("params", "Chosen settings", lambda row: _params(row[1]))
+    return table.made()
+
+
+def _sorted_by(trial: Trial, goal: Goal) -> float:
+    return goal.sign * (value_of(trial, goal.metric) or 0.0)
 
 
 def confirmation_table(searches: Sequence[SearchSummary]) -> Table:
@@ -517,12 +537,20 @@ def coverage_table(rows: Sequence[Coverage]) -> Table:
     return table.made()
 
 
+REPEAT = Column(key="repeat", heading="Repeat or trial")
+
+
+def _repeat(stage: str, index: int) -> Cell:
+    """Return the index of a repeat; of a search's trial, the number by which sweep, findings and figures call it."""
+    return Cell(text=f"trial {index + 1}" if stage == "search" else str(index), value=index)
+
+
 def troubles_table(rows: Sequence[FailedTrial]) -> Table:
     """Return the trials that diverged, failed or lost their worker, with the reason."""
     table = TableOf(rows)
     table.text("condition", "Condition", lambda row: row.label)
     table.text("stage", "Stage", lambda row: row.stage)
-    table.number("repeat", "Repeat or slot", lambda row: row.index)
+    table.add(REPEAT, lambda row: _repeat(row.stage, row.index))
     table.number("attempt", "Attempt", lambda row: row.attempt)
     state = Column(key="state", heading="State", align="left")
     table.add(state, lambda row: label(row.state, "retried" if row.retried else ""))
@@ -543,7 +571,7 @@ def trials_table(trials: Sequence[Trial], metric: str) -> Table:
     table.number("order", "No.", lambda item: item[0])
     table.text("condition", "Condition", lambda item: item[1].condition.label)
     table.text("stage", "Stage", lambda item: item[1].phase)
-    table.number("repeat", "Repeat or slot", lambda item: item[1].index)
+    table.add(REPEAT, lambda item: _repeat(item[1].phase, item[1].index))
     table.text("state", "State", lambda item: item[1].state)
     table.number("epochs", "Epochs", lambda item: len(item[1].history))
     loss, score = partial(bare, "val.loss"), partial(bare, metric)

@@ -21,7 +21,7 @@ SHAPES = ("circle", "triangle-down", "cross", "M-1,-1L1,1M1,-1L-1,1")
 
 @card(
     title="Search history",
-    summary="The objective of every search trial in the order they were started, and the best so far.",
+    summary="The objective of every search trial by its number, and the best so far.",
 )
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchHistory:
@@ -49,9 +49,7 @@ class SearchHistory:
         states = [point.state for searched in data.conditions for point in searched.points]
         counts = ", ".join(f"{states.count(state)} {state}" for state in RESULTS if state in states)
         unit = quantity(data.metric)
-        parts = [
-            f"Search history: {unit.name} of every trial in the order of their start ({counts}); line: best so far."
-        ]
+        parts = [f"Search history: {unit.name} of every trial by its number ({counts}); line: best so far."]
         if "pruned" in states:
             parts.append("A pruned trial stands at its last value.")
         without = any(point.objective is None for searched in data.conditions for point in searched.points)

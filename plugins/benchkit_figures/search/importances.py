@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -112,7 +113,7 @@ class SearchImportances:
         name = quantity(data.metric).name
         parts = [
             f"Importance of the searched settings for {name}: share of its variance by fANOVA over {n} completed "
-            f"trials of each search (the last ones, where it has more)."
+            "trials of each search (the last ones, where it has more), every value of a range, on its scale, as likely."
         ]
         if data.resamples:
             parts.append(f"Lines: least to greatest share over {data.resamples} bootstrap resamples of the trials.")
@@ -186,7 +187,8 @@ def _fanova(search: SearchData, points: Sequence[SearchPoint]) -> dict[str, floa
         storage=optuna.storages.InMemoryStorage(), direction="minimize" if search.lower else "maximize"
     )
     for point in points:
-        params = dict(zip(search.paths, point.values, strict=True))
+        values = [math.log(float(value)) if log else value for value, log in zip(point.values, search.log, strict=True)]
+        params = dict(zip(search.paths, values, strict=True))
         study.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, value=point.objective))
     shares = dict.fromkeys(search.paths, 0.0)
     if len({point.objective for point in points}) > 1:
@@ -197,10 +199,11 @@ def _fanova(search: SearchData, points: Sequence[SearchPoint]) -> dict[str, floa
 
 
 def _distributions(search: SearchData) -> dict[str, optuna.distributions.BaseDistribution]:
+    """Return ranges as the search draws from them: Optuna's fANOVA weighs a log scale as if it were a linear one."""
     ranges = zip(search.paths, search.low, search.high, search.log, search.choices, strict=True)
     return {
         path: optuna.distributions.CategoricalDistribution(choices)
         if choices
-        else optuna.distributions.FloatDistribution(low, high, log=log)
+        else optuna.distributions.FloatDistribution(*((math.log(low), math.log(high)) if log else (low, high)))
         for path, low, high, log, choices in ranges
     }

@@ -23,7 +23,7 @@ MOST_PANELS = 9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrunedTrial:
-    """A trial that was given up: its place in the search, the epoch, its best value by then.
+    """A trial that was given up: its number in the search, the epoch, its best value by then.
 
     `median` is that of the values, in this epoch, of the trials that were done by then; None where none was.
     """
@@ -143,10 +143,9 @@ def _panel_data(results: StudyResults, condition: Any, metric: str, lower: bool)
     done = [trial for trial in trials if trial.state == "done"]
     if not trials:
         return None
-    places = {id(trial): index for index, trial in enumerate(trials, start=1)}
     pruned = [
         PrunedTrial(
-            place=places[id(trial)],
+            place=trial.index + 1,
             epoch=trial.history[-1].epoch,
             best=(min if lower else max)(values),
             median=_median(_done_by(trial, done), metric, trial.history[-1].epoch),

@@ -18,7 +18,7 @@ RESULTS = ("done", "pruned", "diverged", "failed")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchPoint:
-    """A finished search trial: its place in the search (from 1), state, objective if it has one, and parameters.
+    """A finished search trial: its number in the search (from 1), state, objective if it has one, and parameters.
 
     A pruned trial's objective is that of its last epoch. `values` holds the parameters in the order of the space;
     numbers stay numbers, choices become text.
@@ -32,7 +32,7 @@ class SearchPoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchedCondition:
-    """A searched condition with its finished trials in the order they were started."""
+    """A searched condition with its finished trials in the order of their numbers."""
 
     condition: str
     points: tuple[SearchPoint, ...]
@@ -93,8 +93,8 @@ def search_data(results: StudyResults) -> SearchData:
         raise NothingToDraw("the study has no search")
     goal, searched = search.goals[0], []
     for condition in results.conditions:
-        trials = [trial for trial in results.searched(condition) if trial.state in RESULTS]
-        points = tuple(_point(index, trial, goal, search.space) for index, trial in enumerate(trials, start=1))
+        trials = sorted(results.searched(condition), key=lambda trial: trial.index)
+        points = tuple(_point(trial, goal, search.space) for trial in trials if trial.state in RESULTS)
         if points:
             searched.append(SearchedCondition(condition=condition.label, points=points))
     if not any(point.objective is not None for setting in searched for point in setting.points):
@@ -112,9 +112,9 @@ def search_data(results: StudyResults) -> SearchData:
     )
 
 
-def _point(index: int, trial: Trial, goal: Goal, space: Sequence[SearchRange]) -> SearchPoint:
+def _point(trial: Trial, goal: Goal, space: Sequence[SearchRange]) -> SearchPoint:
     return SearchPoint(
-        place=index,
+        place=trial.index + 1,
         state=trial.state,
         objective=objective_of(trial, goal.metric),
         values=tuple(_value(trial.params, setting) for setting in space),
