@@ -27,6 +27,7 @@ from benchkit.train.step import precision
 def test_a_processor_has_bf16_where_it_multiplies_it(
     capabilities: dict[str, bool], expected: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")  # here it may be another one
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: not expected)
     assert has_bf16(torch.device("cpu")) is expected

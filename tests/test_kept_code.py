@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_study import PATIENCE
 from torch import nn
 
 from benchkit.train import compiler
@@ -94,7 +95,7 @@ def test_of_many_that_start_at_once_one_compiles_and_one_that_is_killed_leaves_n
         assert made == [], "the others wait for the first"
         victim.kill()
         for thread in threads:
-            thread.join(60)
+            thread.join(PATIENCE)
     assert sorted(made) == ["found"] * 6 + ["made"]
     assert results == [b"whole" * 1000] * 7
     (left,) = store.glob(f"{OWN}*")

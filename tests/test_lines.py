@@ -10,13 +10,12 @@ import sys
 from collections.abc import Callable, Iterator
 
 import pytest
+from tiny_study import PATIENCE
 
 from benchkit.sweep import worker
 from benchkit.sweep.devices import CPU
 from benchkit.sweep.messages import Printed, WorkerLost, event_of, frame, frames, parted
 from benchkit.sweep.pool import Line, LocalLine
-
-WAIT = 60.0
 
 
 def test_frames_are_lines_of_json_with_the_bytes_that_they_announce() -> None:
@@ -69,11 +68,11 @@ def test_a_line_passes_frames_both_ways_and_tells_once_how_it_ended(
     line, heard = opened(ECHO)
     for number in range(3):
         line.send(frame({"number": number}))
-        assert heard.get(timeout=WAIT) == frame({"number": number})
+        assert heard.get(timeout=PATIENCE) == frame({"number": number})
     assert line.ended is None
     line.stop()
     end = WorkerLost(code=-signal.SIGTERM, words="ended the process by signal SIGTERM")
-    assert heard.get(timeout=WAIT) == end == line.ended
+    assert heard.get(timeout=PATIENCE) == end == line.ended
     line.send(frame({}))
     assert heard.empty()
 
@@ -83,7 +82,7 @@ def test_what_a_process_prints_comes_whole_before_its_end(
 ) -> None:
     _, heard = opened("import os, sys\nfor n in range(20000): print(n, file=sys.stderr)\nos._exit(3)\n")
     found: list[bytes] = []
-    while not isinstance(one := heard.get(timeout=WAIT), WorkerLost):
+    while not isinstance(one := heard.get(timeout=PATIENCE), WorkerLost):
         found.append(one)
     events = [event_of(one) for one in found]
     printed = b"".join(event.content for event in events if isinstance(event, Printed))
@@ -97,5 +96,5 @@ def test_sending_to_a_process_that_stands_still_waits_for_nobody(
     line, heard = opened("import os, signal\nos.kill(os.getpid(), signal.SIGSTOP)\n")
     line.send(frame({"job": 1}, bytes(2**22)))
     line.kill()
-    end = heard.get(timeout=WAIT)
+    end = heard.get(timeout=PATIENCE)
     assert isinstance(end, WorkerLost) and end.code == -signal.SIGKILL

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from tiny_study import PATIENCE
 
 from benchkit.sweep import node_side
 from benchkit.sweep.node_side import Node, NodeWorker, own_environment
@@ -29,7 +30,7 @@ def seat() -> Iterator[NodeWorker]:
 
 def heard(seat: NodeWorker, place: int, length: int) -> bytes:
     """Ask for what comes after a place until so much is there."""
-    end = time.monotonic() + 60
+    end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
         out, _, _ = seat.hear(place, 0, 1.0)
         if len(out) >= length:
@@ -45,7 +46,7 @@ def test_what_was_not_taken_is_told_again_and_what_came_twice_is_written_once(se
     assert heard(seat, 0, 6) == b"abcdef", "the answer was lost on its way, and is asked for again"
     assert heard(seat, 4, 2) == b"ef"
     seat.signal(9)
-    out, printed, code = seat.hear(6, 0, 30.0)
+    out, printed, code = seat.hear(6, 0, PATIENCE)
     assert (out, printed, code) == (b"", b"", -9)
 
 
@@ -53,25 +54,25 @@ def test_the_exit_status_comes_after_the_last_byte(seat: NodeWorker) -> None:
     seat.tell(0, b"last")
     heard(seat, 0, 4)
     seat._process.stdin.close()
-    end = time.monotonic() + 60
+    end = time.monotonic() + PATIENCE
     told = [seat.hear(0, 0, 1.0)]
     while not told[-1][1] and time.monotonic() < end:
         told.append(seat.hear(0, 0, 1.0))
     assert told[-1] == (b"last", b"end", None)
-    assert seat.hear(4, 3, 30.0) == (b"", b"", 0)
+    assert seat.hear(4, 3, PATIENCE) == (b"", b"", 0)
 
 
 def test_what_is_told_without_a_pause_travels_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(node_side, "LINGER", 60.0)
-    monkeypatch.setattr(node_side, "LONGEST", 60.0)
+    monkeypatch.setattr(node_side, "LINGER", PATIENCE)
+    monkeypatch.setattr(node_side, "LONGEST", PATIENCE)
     telling = NodeWorker()
     telling.open("import os, time\nos.write(1, b'epoch')\ntime.sleep(0.3)\nos.write(1, b' and checkpoint')", {}, False)
-    assert telling.hear(0, 0, 60.0)[0] == b"epoch and checkpoint"
+    assert telling.hear(0, 0, PATIENCE)[0] == b"epoch and checkpoint"
     telling._process.stdin.close()
     monkeypatch.setattr(node_side, "LONGEST", 0.0)
     endless = NodeWorker()
     endless.open("import os\nwhile True:\n    os.write(1, bytes(65536))", {}, False)
-    assert endless.hear(0, 0, 60.0)[0], "a process that is never silent is heard all the same"
+    assert endless.hear(0, 0, PATIENCE)[0], "a process that is never silent is heard all the same"
     endless.signal(9)
     endless._process.stdin.close()
 

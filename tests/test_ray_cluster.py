@@ -16,7 +16,7 @@ import psutil
 import pytest
 from ray_nodes import RayNodes
 from test_ray_sweep import started, swept, write
-from tiny_study import command, environment
+from tiny_study import PATIENCE, command, environment
 
 from benchkit.errors import TrainingError
 
@@ -106,8 +106,7 @@ def test_a_cluster_of_its_own_ends_with_the_sweep(tmp_path: Path, order: signal.
     _, alive = psutil.wait_procs(members, timeout=180)
     assert [one for one in alive if one.status() != psutil.STATUS_ZOMBIE] == []
     left = [folder for folder in temporary if folder.exists()]
-    # A sweep that has not ended nine seconds after the signal ends as it is, as on a machine that does much else.
-    assert not left or "stopped by SIGTERM; nothing is lost" not in said
+    assert not left or order == signal.SIGKILL
     for folder in left:
         shutil.rmtree(folder)
 
@@ -116,7 +115,7 @@ def test_a_sweep_that_is_told_to_stop_while_its_cluster_starts_says_so(tmp_path:
     """Ray sets its own answers meanwhile, by which the process would end with another status and nothing said."""
     write(tmp_path, epochs=2000, repeats=2)
     sweep = started(tmp_path, "--cluster", "local")
-    end = time.monotonic() + 120
+    end = time.monotonic() + PATIENCE
     members: dict[str, psutil.Process] = {}
     while "gcs_server" not in members:
         assert sweep.poll() is None and time.monotonic() < end

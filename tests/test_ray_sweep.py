@@ -20,7 +20,7 @@ import torch
 from benchkit_models.mlp import mlp
 from ray_nodes import Node, RayNodes
 from safetensors.torch import save_file
-from tiny_study import FACTOR, all_facts, command, environment, text_of
+from tiny_study import FACTOR, all_facts, environment, text_of, waiting_command
 
 from benchkit.ledger import read_results
 from benchkit.results import StudyResults
@@ -47,7 +47,7 @@ def started(folder: Path, *arguments: object, **variables: str) -> subprocess.Po
         () if "--device" in arguments else ("--device", "cpu")
     )  # Ray may not know yet that a node with GPUs is gone
     return subprocess.Popen(
-        command("sweep", folder / "tiny.toml", "--workspace", folder / "runs", *device, *arguments),
+        waiting_command("sweep", folder / "tiny.toml", "--workspace", folder / "runs", *device, *arguments),
         cwd=folder,
         env=own,
         stdout=subprocess.PIPE,
@@ -169,6 +169,16 @@ FRAIL = """
 """
 """What fails on one node as a full disk does; the others' trials, not the check on two images, wait until it has."""
 
+STAYING = """
+        if os.environ.get("BENCHKIT_NODE", "").startswith("third"):
+            with open({there!r}, "ab") as steps:
+                steps.write(b".")
+            while os.path.getsize({there!r}) > 240:
+                time.sleep(0.05)
+        time.sleep(0.03)
+"""
+"""What takes no more than the 240 steps of four trials on one node, which so has not trained all before it goes."""
+
 LONG = 20
 """Epochs of a trial of some seconds."""
 
@@ -194,9 +204,9 @@ def slow_facts(repeats: int, threads: int) -> dict[tuple[str, int], dict[str, ob
 class Sweep:
     """A sweep on the cluster under way, with all that it said so far."""
 
-    def __init__(self, folder: Path, *arguments: object, repeats: int = 6, threads: int = 1) -> None:
+    def __init__(self, folder: Path, *arguments: object, repeats: int = 6, threads: int = 1, doing: str = SLOW) -> None:
         self.folder = folder
-        self.arguments = (*write_own(folder, repeats, threads=threads), "--ship-code", *arguments)
+        self.arguments = (*write_own(folder, repeats, doing, threads), "--ship-code", *arguments)
         self.expected = slow_facts(repeats, threads)
         self.process = started(folder, *self.arguments)
         self.said = ""
@@ -238,7 +248,8 @@ def times(count: int) -> list[Any]:
 @pytest.mark.parametrize("number", times(10))
 def test_a_node_goes_and_another_comes(ray_nodes: RayNodes, third: Node, tmp_path: Path, number: int) -> None:
     """Trials of two threads fit these two nodes alone, so that the sweep waits for the one that comes."""
-    sweep = Sweep(tmp_path, "--cluster", ray_nodes.address, repeats=3, threads=2)
+    doing = STAYING.format(there=str(ray_nodes.folder / f"steps-{third.name}"))
+    sweep = Sweep(tmp_path, "--cluster", ray_nodes.address, repeats=3, threads=2, doing=doing)
     sweep.wait_for(r"\[\d+/6", times=random.randint(1, 2))
     time.sleep(random.random() * 3)
     ray_nodes.remove(third)

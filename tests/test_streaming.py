@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from engine_runs import learnt, make_run, make_settings, make_split, make_splits
-from tiny_study import FACTOR, all_facts, study_of, sweep_here
+from tiny_study import FACTOR, PATIENCE, all_facts, study_of, sweep_here
 
 from benchkit import Split
 from benchkit.data.dataset import Selected, select
@@ -146,7 +146,7 @@ def test_the_thread_stays_no_further_ahead_than_the_ring_is_long(monkeypatch: py
 
 
 def wait_for(condition: object) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < deadline
         time.sleep(0.001)
