@@ -302,6 +302,18 @@ def test_the_study_file_may_ask_for_it(tmp_path: Path, scripted: type[ScriptedPo
     assert levels().most == 0
 
 
+def test_a_single_repeat_is_refused_as_the_most(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = write(tmp_path / "one.toml", LEVELS, repeats=1)
+    assert run_here(monkeypatch, tmp_path, "sweep", study, "--until-decided", "--most", 1, "--dry-run") == 2
+    assert "--most 1: expected a whole number from 2 to 1000" in capsys.readouterr().err
+    study.write_text(study.read_text().replace("n = 1", 'n = 1\nmost = 1\nuntil = "decided"'))
+    for command in (("studies", "check", study), ("sweep", study)):
+        assert run_here(monkeypatch, tmp_path, *command) == 2
+        assert "repeats.most: got 1, expected 2 or more" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("written", "problem"),
     [
