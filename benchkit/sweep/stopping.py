@@ -12,6 +12,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -83,6 +84,15 @@ def stoppable() -> Iterator[None]:
         heard.set()
         raise Stopped(signal.Signals(number).name)
 
+    def again(ignored: sys.UnraisableHookArgs) -> None:
+        """Send a signal once more of which Python dropped the error, as it does in `__del__` and weak references."""
+        if not isinstance(ignored.exc_value, Stopped):
+            unraisable(ignored)
+            return
+        heard.clear()
+        threading.Timer(0.01, os.kill, (os.getpid(), signal.Signals[ignored.exc_value.name])).start()
+
+    unraisable, sys.unraisablehook = sys.unraisablehook, again
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     known = orders()
@@ -93,6 +103,7 @@ def stoppable() -> Iterator[None]:
     try:
         yield
     finally:
+        sys.unraisablehook = unraisable
         signal.set_wakeup_fd(woken)
         for one, handler in before.items():
             signal.signal(one, handler)
@@ -118,8 +129,8 @@ def _end_in_time(reader: int, numbers: bytes, ended: threading.Event) -> None:
     with os.fdopen(reader, "rb", buffering=0) as stream:
         while (heard := stream.read(1)) and heard not in numbers:
             pass
-    if heard and not ended.wait(LATEST):
-        os._exit(CODE)
+        if heard and not ended.wait(LATEST):
+            os._exit(CODE)
 
 
 class WorkerStop:
