@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from benchkit_datasets.npz import npz
+from figure_results import metrics
 from sklearn.dummy import DummyClassifier
 from test_degenerate import OTHER, SOUND, study
 
@@ -56,6 +57,31 @@ def test_a_finding_says_that_classes_are_unbalanced() -> None:
     assert class_balance(given(sets=[{"fingerprint": "a"}, {"fingerprint": "b"}])) is None
     older = class_balance(given())  # a workspace that knows no counts of train
     assert older is not None and (older.split, older.most) == ("test", ("plane", 13))
+
+
+def test_of_folds_all_test_images_count_and_the_share_is_a_mean_over_folds() -> None:
+    given_two = given(class_counts={"train": [1, 50, 9], "test": [130, 40, 30]})  # splits that no fold trained on
+    second = ((9, 0, 0), (0, 2, 0), (0, 0, 2))
+    results = study({"one": SOUND, "other": OTHER}, {"one": second, "other": second})
+    results = replace(results, data=given_two.data, study=replace(results.study, splits="folds", repeats=2))
+    balance = class_balance(results)
+    assert balance is not None and balance.split == "test"
+    assert (balance.most, balance.least) == (("plane", 13 + 9), ("cat", 3 + 2))
+    assert [row.accuracy for row in balance.constant] == [pytest.approx((13 / 20 + 9 / 13) / 2)]
+    assert constant_words(balance, "test.accuracy").endswith("“plane”, always would score 67.12 %.")
+
+
+def test_a_part_of_train_is_counted_as_it_was_trained_on() -> None:
+    part = given(class_counts={"train": [130, 40, 30]})
+    outcomes = [
+        replace(one.outcome, metrics={**one.outcome.metrics, "train": metrics(0.5, confusion=OTHER)})
+        for one in part.trials
+        if one.outcome
+    ]
+    trials = tuple(replace(one, outcome=each) for one, each in zip(part.trials, outcomes, strict=True))
+    settings = {**part.study.settings, "data": {"name": "digits", "train_size": 20}}
+    balance = class_balance(replace(part, trials=trials, study=replace(part.study, settings=settings)))
+    assert balance is not None and (balance.split, balance.most, balance.least) == ("train", ("plane", 13), ("cat", 3))
 
 
 def test_classes_of_one_size_have_no_largest_one() -> None:
@@ -120,3 +146,10 @@ def test_the_plan_warns_of_unbalanced_classes(
     assert main(["sweep", "uneven.toml", "--dry-run", "--device", "cpu"]) == 0
     shown = capsys.readouterr()
     assert f"warning: {words}" in shown.out + shown.err
+    Path("uneven.toml").write_text(f'{STUDY}[repeats]\nn = 2\nsplits = "folds"\n')
+    assert main(["sweep", "uneven.toml", "--dry-run", "--device", "cpu"]) == 0
+    shown = capsys.readouterr()
+    pooled = (
+        "the classes of all images together are unbalanced, 0 has 36 images and 1 12; naming 0 always is right for 75%"
+    )
+    assert pooled in shown.out + shown.err

@@ -67,13 +67,13 @@ def test_it_writes_html_alone(
 def test_formats_can_be_chosen(
     asked: list[tuple[Path, str | None, str | None]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["report", "--format", "figures, json", "--out", str(tmp_path / "out")]) == 0
+    assert main(["report", "--format", "figures", "-f", "json", "--out", str(tmp_path / "out")]) == 0
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["synthetic-norms"]
     folder = tmp_path / "out" / "synthetic-norms"
     assert {path.suffix for path in (folder / "figures").iterdir()} == {".svg", ".pdf", ".png"}
     assert (folder / "results.json").exists() and not (folder / "tables").exists()
     capsys.readouterr()
-    assert main(["report", "--format", "html,figurs,x", "--out", str(tmp_path / "no")]) == 2
+    assert main(["report", "--format", "html, figurs,x", "--out", str(tmp_path / "no")]) == 2
     assert "unknown: figurs (did you mean 'figures'?)" in capsys.readouterr().err
     assert not (tmp_path / "no").exists()
     assert asked

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import pytest
 from test_sweep_kill import end, gone, start, wait_for_line, workers_of
 from tiny_study import PATIENCE, environment, waiting_command, write
 
-from benchkit.cli import deaf_shell, orders
+from benchkit.cli import Stopped, deaf_shell, orders, stoppable
 from benchkit.errors import TrainingError
 from benchkit.ledger import read_results
 from benchkit.sweep.stopping import seconds_until
@@ -179,6 +180,20 @@ def test_the_first_process_hears_it_while_it_imports(tmp_path: Path) -> None:
         assert child.stdout is not None and child.stdout.readline() == "importing\n"
         psutil.Process(child.pid).children()[0].send_signal(signal.SIGTERM)
         assert child.wait(timeout=PATIENCE) == 143
+
+
+def test_a_signal_whose_error_python_drops_is_heard_again() -> None:
+    class Freed:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)  # the handler runs here, where no error gets out
+
+    went_on, hook = False, sys.unraisablehook
+    with pytest.raises(Stopped, match="SIGTERM"), stoppable():
+        Freed()
+        went_on = True
+        time.sleep(5)
+    assert went_on and sys.unraisablehook is hook
 
 
 def test_a_sweep_under_nohup_hears_no_hangup_unless_slurm_or_kubernetes_runs_it() -> None:

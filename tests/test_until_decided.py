@@ -20,11 +20,13 @@ import benchkit.sweep.estimate
 import benchkit.sweep.orchestration
 from benchkit.analysis.candidates import looks_of, repeats_words, standing
 from benchkit.analysis.estimates import planned_trials
+from benchkit.analysis.summary import summarize
 from benchkit.capsule import CapsuleError, Shown, make_capsule, read_capsule
 from benchkit.capsule.making import commands_of, study_text
 from benchkit.capsule.reading import results_of as capsule_results
 from benchkit.errors import LedgerError, StudyError
-from benchkit.ledger import read_results
+from benchkit.ledger import Ledger, read_results
+from benchkit.ledger.ledger import decide
 from benchkit.plan import INTERIM_ANALYSES, make_plan, plan_of_looks, plan_text, planned_looks
 from benchkit.registry import Registry
 from benchkit.results import Cost, Decision, Outcome
@@ -202,6 +204,24 @@ def test_a_report_in_the_middle_of_a_look_has_the_last_complete_one(
     assert f"the next, at {following} repeats, takes {trials} trials" in status.interim.words
 
 
+def test_what_left_at_a_look_is_shown_with_the_repeats_that_counted(
+    tmp_path: Path, scripted: type[ScriptedPool]
+) -> None:
+    """As merged halves have it, each of which went on for itself."""
+    score = noisy(CLEAR)
+    scripted.score = staticmethod(score)
+    run(tmp_path, levels(repeats=4))
+    decide(Ledger(tmp_path), "tiny", INTERIM_ANALYSES, "3: 0.025, 4: 0.025", "a test")
+    run(tmp_path, levels())
+    rows = {row.condition: row for row in status_of(read_results(tmp_path, upcoming=True)).rows}
+    worst = min(CLEAR, key=lambda label: CLEAR[label])
+    assert rows[worst].states == {"done": 3} and rows[worst].scored == 3
+    assert rows[worst].score == pytest.approx(sum(score(worst, index) for index in range(3)) / 3)
+    found = next(one for one in summarize(read_results(tmp_path)).findings if one.rule == "left-out")
+    assert "another version" not in found.sentence
+    assert found.evidence.endswith("beyond the 3 that the last complete look used.")
+
+
 def test_what_was_decided_stands(tmp_path: Path, scripted: type[ScriptedPool]) -> None:
     scripted.score = staticmethod(noisy(EQUAL, spread=0.02))
     run(tmp_path, levels(), until_decided=True, most=6)
@@ -300,6 +320,18 @@ def test_the_study_file_may_ask_for_it(tmp_path: Path, scripted: type[ScriptedPo
     assert repeats(tmp_path) == dict.fromkeys(CLEAR, 6)
     assert parse_study(text.replace("most = 6\n", ""), name="tiny").most == 20
     assert levels().most == 0
+
+
+def test_a_single_repeat_is_refused_as_the_most(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = write(tmp_path / "one.toml", LEVELS, repeats=1)
+    assert run_here(monkeypatch, tmp_path, "sweep", study, "--until-decided", "--most", 1, "--dry-run") == 2
+    assert "--most 1: expected a whole number from 2 to 1000" in capsys.readouterr().err
+    study.write_text(study.read_text().replace("n = 1", 'n = 1\nmost = 1\nuntil = "decided"'))
+    for command in (("studies", "check", study), ("sweep", study)):
+        assert run_here(monkeypatch, tmp_path, *command) == 2
+        assert "repeats.most: got 1, expected 2 or more" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

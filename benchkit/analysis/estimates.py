@@ -459,7 +459,8 @@ class ConstantAnswer:
 class ClassBalance:
     """The smallest and the largest class of train with their images, and what naming one class always would score.
 
-    Where nothing tells the classes of train, they are those of the first of `constant`.
+    Where nothing tells the classes of train, they are those of the first of `constant`; so they are where repeats are
+    folds, whose test images together are all there are, and whose share of a class is a mean as their scores are.
     """
 
     least: tuple[str, int]
@@ -475,21 +476,25 @@ class ClassBalance:
 
 def class_balance(results: StudyResults) -> ClassBalance | None:
     """Return how even the classes of a study's data are; None without a scored trial, and of several data sets."""
-    facts = results.data
+    facts, folds = results.data, results.study.splits == "folds"
     if len({one.get("fingerprint") for one in facts.get("sets", ())}) > 1:
         return None
-    scored: dict[SplitName, list[int]] = {}
+    scored: dict[SplitName, dict[int, list[int]]] = {}
     for trial in done_trials(results):
         for split, metrics in trial.outcome.metrics.items() if trial.outcome else ():
-            scored.setdefault(split, [sum(row) for row in metrics.confusion])
-        if "test" in scored:
+            fold = trial.index if folds else 0
+            scored.setdefault(split, {}).setdefault(fold, [sum(row) for row in metrics.confusion])
+        if "test" in scored and not folds:
             break
+    together = {split: [sum(each) for each in zip(*found.values(), strict=False)] for split, found in scored.items()}
     of: SplitName = "train"
-    counts = list(facts.get("class_counts", {}).get("train", ()))
+    drawn = together.get("train") if results.study.settings.get("data", {}).get("train_size") else None
+    counts = [] if folds else drawn or list(facts.get("class_counts", {}).get("train", ()))
     for split in SPLITS[::-1]:
         if not counts:
-            of, counts = split, scored.get(split, [])
-    if not counts or not scored or any(len(each) != len(counts) for each in scored.values()):
+            of, counts = split, together.get(split, [])
+    every = [each for found in scored.values() for each in found.values()]
+    if not counts or not scored or any(len(each) != len(counts) for each in every):
         return None
     named = results.class_names if len(results.class_names) == len(counts) else tuple(map(str, range(len(counts))))
     low, high = min(counts), max(counts)
@@ -497,11 +502,11 @@ def class_balance(results: StudyResults) -> ClassBalance | None:
     constant = tuple(
         ConstantAnswer(
             split=split,
-            label="" if low == high and len(set(scored[split])) == 1 else named[largest],
-            accuracy=scored[split][largest] / sum(scored[split]),
+            label="" if low == high and len(set(together[split])) == 1 else named[largest],
+            accuracy=fmean(each[largest] / sum(each) for each in scored[split].values() if sum(each)),
         )
         for split in SPLITS[::-1]
-        if sum(scored.get(split, ()))
+        if sum(together.get(split, ()))
     )
     return ClassBalance(least=(named[counts.index(low)], low), most=(named[largest], high), split=of, constant=constant)
 

@@ -250,12 +250,12 @@ def test_read_findings(reads: TestReads) -> Iterator[Finding]:
 
 
 def left_out_findings(left_out: Sequence[str]) -> Iterator[Finding]:
-    """Say which trials of the ledger belong to another version of the study and are in no number."""
+    """Say which trials of the ledger are in no number: of another version of the study, or beyond what counts."""
     if left_out:
         yield Finding(
             rule="left-out",
-            sentence="Trials of another version of this study are in the ledger; they are in no number of this report.",
-            evidence=" ".join(left_out),
+            sentence="The ledger holds finished trials of this study that are in no number of this report.",
+            evidence=f"{'; '.join(left_out)}.",
         )
 
 

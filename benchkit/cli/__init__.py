@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -84,6 +85,15 @@ def stoppable() -> Iterator[None]:
         heard.set()
         raise Stopped(signal.Signals(number).name)
 
+    def again(ignored: sys.UnraisableHookArgs) -> None:
+        """Send a signal once more of which Python dropped the error, as it does in `__del__` and weak references."""
+        if not isinstance(ignored.exc_value, Stopped):
+            unraisable(ignored)
+            return
+        heard.clear()
+        threading.Timer(0.01, os.kill, (os.getpid(), signal.Signals[ignored.exc_value.name])).start()
+
+    unraisable, sys.unraisablehook = sys.unraisablehook, again
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     known = orders()
@@ -94,6 +104,7 @@ def stoppable() -> Iterator[None]:
     try:
         yield
     finally:
+        sys.unraisablehook = unraisable
         signal.set_wakeup_fd(woken)
         for one, handler in before.items():
             signal.signal(one, handler)
@@ -119,8 +130,8 @@ def _end_in_time(reader: int, numbers: bytes, ended: threading.Event) -> None:
     with os.fdopen(reader, "rb", buffering=0) as stream:
         while (heard := stream.read(1)) and heard not in numbers:
             pass
-    if heard and not ended.wait(LATEST):
-        os._exit(CODE)
+        if heard and not ended.wait(LATEST):
+            os._exit(CODE)
 
 
 __all__ = ["main"]

@@ -42,7 +42,7 @@ def report(
         typer.Argument(help="Names of studies, or files of reports to make anew.", autocompletion=complete_study),
     ] = [],
     format: Annotated[
-        str,
+        list[str],
         typer.Option(
             "--format",
             "-f",
@@ -51,7 +51,7 @@ def report(
             "all. html and pdf bring tables and json along; json alone loads no figure.",
             autocompletion=lambda: [*FORMATS, "all"],
         ),
-    ] = "all",
+    ] = ["all"],
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder of the reports.", file_okay=False)] = Path(
         "reports"
     ),
@@ -216,8 +216,9 @@ def _tell_broken(results: Sequence[StudyResults]) -> int:
     return int(bool(broken))
 
 
-def _formats(text: str) -> frozenset[str]:
-    """Return the formats in a list parted by commas, or raise `ReportError` for those that do not exist."""
+def _formats(given: Sequence[str]) -> frozenset[str]:
+    """Return the formats in lists parted by commas, or raise `ReportError` for those that do not exist."""
+    text = ",".join(given)
     asked = [part.strip().lower() for part in text.split(",") if part.strip()]
     unknown = [part for part in asked if part not in (*FORMATS, "all")]
     if unknown or not asked:

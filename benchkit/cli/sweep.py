@@ -263,8 +263,9 @@ def _check_most(request: Request) -> None:
         )
     if most and not request.adding:
         raise StudyError(f"--most {most} has no effect without --until-decided", hint="add it, or leave --most out")
-    if most and not least <= most <= MOST_REPEATS:
-        raise StudyError(f"--most {most}: expected a whole number from {least} (repeats.n) to {MOST_REPEATS}")
+    if most and not max(least, 2) <= most <= MOST_REPEATS:
+        start = f"{least} (repeats.n)" if least > 1 else "2"
+        raise StudyError(f"--most {most}: expected a whole number from {start} to {MOST_REPEATS}")
 
 
 def _train(request: Request, registry: Registry, as_json: bool, requeue: bool, told: Told) -> None:

@@ -159,10 +159,11 @@ def balance_warning(facts: Mapping[str, Any]) -> str:
     """Return a sentence where the largest class of train has three times the smallest or more, else nothing."""
     if not unbalanced(facts):
         return ""
+    where = facts.get("pooled") or "train"
     counts = dict(zip(facts["class_names"], facts["class_counts"]["train"], strict=True))
     least, most = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
     return (
-        f"{facts['name']}: the classes of train are unbalanced, {most} has {counts[most]:,} images and {least} "
+        f"{facts['name']}: the classes of {where} are unbalanced, {most} has {counts[most]:,} images and {least} "
         f"{counts[least]:,}; naming {most} always is right for {counts[most] / sum(counts.values()):.0%} of them"
     )
 
@@ -184,8 +185,15 @@ TORN = (
 )
 
 
-def warnings_of(facts: Mapping[str, Any]) -> list[str]:
-    """Return a sentence on each: unbalanced classes, classes that a split lacks, and groups that validation tears."""
+def warnings_of(facts: Mapping[str, Any], folds: bool) -> list[str]:
+    """Return a sentence on each: unbalanced classes, classes that a split lacks, and groups that validation tears.
+
+    Folds pool the images of all splits, and keep groups whole.
+    """
+    if folds:
+        pool = [sum(counts) for counts in zip(*facts.get("class_counts", {}).values(), strict=True)]
+        pooled = {**facts, "class_counts": {"train": pool}, "pooled": "all images together"}
+        return [words for words in (balance_warning(pooled),) if words]
     torn = f"{facts['name']}: {TORN}" if TORN in facts.get("notes", ()) else ""
     return [words for words in (balance_warning(facts), absence_warning(facts), torn) if words]
 

@@ -67,6 +67,8 @@ def check_plan(plan: Plan, registry: Registry) -> tuple[str, ...]:
     together = list(_together(plan, {uses[key].where: one.alone for key, one in zip(resolved, described, strict=True)}))
     for line in dict.fromkeys(line for methods, _ in together for line in clashes_of(methods)):
         problems.add("regularizers", line)
+    if plan.study.most == 1:
+        problems.add("repeats.most", "got 1, expected 2 or more: a single repeat decides nothing")
     _note_logo(plan.study.report.logo, problems)
     _note_departures(plan, problems)
     if problems:

@@ -171,7 +171,7 @@ def _probes(
     grid = [condition for condition in left if condition.kind == "grid"]
     try:
         data = prepare(plan, registry, request.data_root)
-        for words in (words for one in data["sets"] for words in warnings_of(one)):
+        for words in (words for one in data["sets"] for words in warnings_of(one, plan.study.splits == "folds")):
             say(f"warning: {words}")
         timed = (grid or left)[:MOST_PROBES]
         named = f"{timed[0].display_label}{f' and {len(timed) - 1} more' if len(timed) > 1 else ''}"

@@ -185,7 +185,7 @@ def _registered(
     if shared := shared_disk(request.workspace):
         say(f"the workspace is on a disk that machines share ({shared}): {SHARED_WORDS[is_on_server(request.storage)]}")
     data = prepare(plan, registry, request.data_root)
-    told = (words for one in data["sets"] for words in warnings_of(one))
+    told = (words for one in data["sets"] for words in warnings_of(one, plan.study.splits == "folds"))
     makers = (
         maker_warning(registry.resolve("datasets", one["name"])[0], one.get("source", "")) for one in data["sets"]
     )

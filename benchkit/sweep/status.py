@@ -137,8 +137,9 @@ def _interim(results: StudyResults, state: Standing | None) -> InterimStatus | N
 
 
 def _row(results: StudyResults, plan: Plan, condition: Condition) -> ConditionStatus:
-    trials = [trial for trial in results.trials if trial.condition.key == condition.key]
-    states: Counter[str] = Counter(trial.state for trial in trials if trial.index < plan.count(condition))
+    of = (trial for trial in results.trials if trial.condition.key == condition.key)
+    trials = [trial for trial in of if trial.index < plan.count(condition)]
+    states: Counter[str] = Counter(trial.state for trial in trials)
     missing = max(0, plan.count(condition) - sum(states.values()))
     scores = _scores(results, [trial for trial in trials if trial.state == "done"])
     return ConditionStatus(
