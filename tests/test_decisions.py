@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from tiny_study import FACTOR, METRICS, SEARCH, finish_all, run_here, study_of, sweep_here, text_of, write
 
 import benchkit
@@ -102,16 +103,19 @@ def test_a_sweep_obeys_what_was_decided(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_what_auto_means_is_decided_once_and_obeyed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A processor that computes no bf16 would be refused, were that decided: this one would choose it by itself.
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
     text = text_of(epochs=1, repeats=1).replace('"float32"', '"auto"')
     study = parse_study(text, name="tiny")
     ledger = Ledger(tmp_path)
     ledger.register(make_plan(study), {}, "")
-    other = "float32" if automatic_precision("cpu") == "bf16" else "bf16"
-    decide(ledger, "tiny", "precision", other, "an earlier sweep on another machine")
+    assert automatic_precision("cpu") == "bf16"
+    decide(ledger, "tiny", "precision", "float32", "an earlier sweep on another machine")
     sweep_here(monkeypatch, tmp_path, study)
     (trial,) = read_results(tmp_path).trials
     assert trial.outcome is not None and trial.outcome.cost is not None
-    assert trial.outcome.cost.precision == other and trial.condition.key == make_plan(study).conditions[0].key
+    assert trial.outcome.cost.precision == "float32" and trial.condition.key == make_plan(study).conditions[0].key
 
 
 def test_the_precision_of_an_earlier_versions_trials_stands(tmp_path: Path) -> None:
