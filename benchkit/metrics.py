@@ -224,10 +224,10 @@ def declaration_of(metric: Metric) -> dict[str, Any]:
 
 
 def know_recorded(environment: Mapping[str, Any]) -> None:
-    """Let this process know the metrics that a trial recorded (`declaration_of`), by name, where no plugin here is."""
+    """Let this process know the metrics that a trial recorded (`declaration_of`), where not just one plugin is here."""
     declared = environment.get("metrics")
     for name, values in declared.items() if isinstance(declared, Mapping) else ():
-        if name.isidentifier() and name not in _BY_NAME and name not in plugin_metrics():
+        if name.isidentifier() and name not in _BY_NAME and len(plugin_metrics().get(name, ())) != 1:
             with suppress(BenchkitError):  # whoever made the record may have written anything
                 told = decode(_declaration(), values)
                 values = {one.name: getattr(told, one.name) for one in fields(told)}

@@ -47,6 +47,9 @@ A finished trial whose files were lost or changed since has missing files or cha
 one whose files are elsewhere, on the machine that trained it, is none here yet.
 """
 
+STOPPED = "its sweep was stopped; the same command goes on with it"
+"""The reason of a stale trial that its sweep gave back, as it does when a user or a signal stops it."""
+
 FINISHED: frozenset[str] = frozenset({"done", "pruned", "diverged", "failed"})
 
 WITHOUT_FILES: tuple[State, ...] = ("missing files", "changed files", "files elsewhere")

@@ -38,6 +38,12 @@ WORDS = {
 """What people call the types that messages name."""
 
 
+def in_words(value: Any) -> str:
+    """Return what people call the type of a value: a whole number, a list."""
+    kind = type(value).__name__
+    return WORDS.get({"list": "array", "tuple": "array", "dict": "object", "NoneType": "null"}.get(kind, kind), kind)
+
+
 PLAIN = frozenset({str, int, float, bool, type(None)})
 
 
@@ -200,6 +206,13 @@ def write_atomically(path: Path, content: bytes) -> None:
         with contextlib.suppress(OSError):  # a file system that cannot be written: the first error says so
             beside.unlink(missing_ok=True)
         raise
+
+
+def no_folder(path: Path) -> str:
+    """Return in words what stands where a folder is to be made, nothing where nothing or a folder does."""
+    if path.is_symlink() and not path.exists():
+        return f"a link to {os.readlink(path)}, which is not there"
+    return "a file, expected a folder" if path.exists() and not path.is_dir() else ""
 
 
 DEFAULT_WORKSPACE = "benchkit-runs"

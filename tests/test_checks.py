@@ -61,7 +61,7 @@ def test_all_unknown_plugins_and_options_are_told_at_once(registry: Registry) ->
         '[factors]\n"model.norm" = ["bm", { name = "gn", grups = 3 }]\n[report]\nfigures = ["no-such-figure"]\n',
     )
     assert "regularizers.tame.rat is not an option (did you mean 'rate'?); options: rate, count, kind" in told
-    assert "regularizers.tame.count = 'x' is a str; expected int" in told
+    assert "regularizers.tame.count = 'x' is text; expected int" in told
     assert "regularizers.tam: there is no regularizer 'tam' (did you mean 'tame'?)" in told
     assert "model.norm: there is no norm 'bm'" in told
     assert "model.norm.grups is not an option (did you mean 'groups'?)" in told

@@ -291,3 +291,21 @@ def test_an_outcome_on_disk_outlives_its_checkpoint(tmp_path: Path) -> None:
     claim.folder.checkpoint.write_bytes(b"x")
     claim.finish(Outcome(state="failed", reason="x"))
     assert not claim.folder.checkpoint.exists() and claim.folder.read_outcome() is not None
+
+
+def test_a_released_trial_was_stopped_and_one_of_a_killed_sweep_lost_its_worker(tmp_path: Path) -> None:
+    from benchkit.analysis.trials import failed_trials, trouble_findings
+    from benchkit.ledger import read_results
+
+    queue = queue_of(tmp_path, study_of(FACTOR))[2]
+    first, second = queue.next(), queue.next()
+    assert first is not None and second is not None
+    second.release()
+    first._unlock()  # as when its process is killed
+    findings = trouble_findings(failed_trials(read_results(tmp_path)))
+    assert [one.sentence for one in findings] == [
+        "1 trial failed or lost its worker.",
+        "1 trial was under way when the sweep was stopped.",
+    ]
+    reasons = {trial.reason for trial in read_results(tmp_path).trials if trial.state == "stale"}
+    assert reasons == {"", "its sweep was stopped; the same command goes on with it"}

@@ -115,3 +115,13 @@ def test_listing_imports_no_framework() -> None:
         "sys.exit(bool({'torch', 'torchvision', 'sklearn', 'scipy'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, timeout=60).returncode == 0
+
+
+@pytest.mark.parametrize("option", ["source=elsewhere", "partial=false"])
+def test_what_import_says_itself_is_no_option_to_set(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = write_class_folders(make_stand(CIFAR10_CLASSES, (32, 32, 3)), tmp_path / "folders")
+    assert main(["data", "import", "cifar10", str(folders), "--partial", "--set", option]) == 2
+    assert f"--set {option.partition('=')[0]}: " in capsys.readouterr().err
+    assert not (tmp_path / "root").exists()

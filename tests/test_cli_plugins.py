@@ -46,11 +46,11 @@ def test_list_shows_kind_name_origin_and_status(site: Path, capsys: pytest.Captu
     write_distribution(site, "alpha", {"norms": targets}, modules=modules, version="1.2")
     assert main(["plugins", "list", "--kind", "norm"]) == 0
     captured = capsys.readouterr()
-    assert lines_with(captured.out, "norm", "frn", "alpha", "1.2", "unchecked")
-    assert lines_with(captured.out, "norm", "bad", "broken", "SyntaxError")
-    assert lines_with(captured.out, "norm", "lost", "broken", "'cli_lost'")
-    assert lines_with(captured.out, "norm", "gn", "benchkit")
-    assert not lines_with(captured.out, "model")
+    assert lines_with(captured.out, "norms", "frn", "alpha", "1.2", "unchecked")
+    assert lines_with(captured.out, "norms", "bad", "broken", "SyntaxError")
+    assert lines_with(captured.out, "norms", "lost", "broken", "'cli_lost'")
+    assert lines_with(captured.out, "norms", "gn", "benchkit")
+    assert not lines_with(captured.out, "models")
     assert captured.err.startswith("2 broken, ")
     assert "cli_good" not in sys.modules
 
@@ -301,3 +301,11 @@ def test_each_of_a_familys_optimizers_shows_rates_of_its_own(
 ) -> None:
     assert main(["plugins", "show", name, "--kind", "optimizers"]) == 0
     assert f"learning rates  {rates}" in capsys.readouterr().out
+
+
+def test_a_kind_is_listed_by_the_word_that_kind_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plugins", "list"]) == 0
+    listed = {line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]}
+    assert {"datasets", "norms", "losses"} <= listed and "data" not in listed
+    for kind in sorted(listed):
+        assert main(["plugins", "list", "--kind", kind]) == 0

@@ -25,6 +25,7 @@ from torch import nn
 
 import benchkit.sweep.orchestration
 from benchkit.cli import main
+from benchkit.data.prepared import EARLIER
 from benchkit.errors import BenchkitError, DataError, ReportError
 from benchkit.export import onnx_file
 from benchkit.export.choice import choose
@@ -276,8 +277,6 @@ def test_a_card_tells_score_data_and_rules_and_no_path(swept: Callable[..., Stud
 def test_trials_that_did_not_record_their_normalisation_get_it_from_the_data(
     swept: Callable[..., StudyResults], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dataclasses import replace
-
     results = swept(TIMM)
     choice = choose(results)
     recorded = choice.trial.outcome.normalization if choice.trial.outcome else None
@@ -400,3 +399,33 @@ def test_missing_packages_of_onnx_are_named(monkeypatch: pytest.MonkeyPatch, tmp
     with pytest.raises(BenchkitError, match="ONNX needs onnx, onnxscript, onnxruntime") as caught:
         onnx_file.write_onnx(tmp_path, REGISTRY)
     assert "benchkit[onnx]" in caught.value.hint
+
+
+def test_photos_are_read_by_the_rules_by_which_the_set_was_prepared(
+    swept: Callable[..., StudyResults], photos: Path
+) -> None:
+    results = swept(TIMM)
+    choice, (one, other) = choose(results), sorted(photos.rglob("*.png"))[:2]
+    turned, clear = Path("turned.png"), Path("clear.png")
+    with Image.open(one) as image:
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        image.save(turned, exif=exif)
+    with Image.open(other) as image:
+        image.putalpha(0)
+        image.save(clear)
+    now = exported(results).exported
+    data = {**results.data, "notes": [EARLIER], "sets": []}
+    before = exported(replace(results, data=data)).exported
+    given = replace(choice.settings.data.dataset, options={**choice.settings.data.dataset.options, "rules": 1})
+    asked = describe(
+        results, replace(choice, settings=replace(choice.settings, data=replace(choice.settings.data, dataset=given))),
+        REGISTRY, None,
+    )  # fmt: skip
+    assert [one.image.rules for one in (now, before, asked)] == [2, 1, 1]
+    plain = pixels_of(before, [one, other])
+    assert np.array_equal(pixels_of(before, [turned, clear]), plain), "neither turned nor laid on white"
+    script = runpy.run_path("model/predict.py")
+    assert np.array_equal(np.stack([script["read"](photo) for photo in (turned, clear)]), plain)
+    today = pixels_of(now, [turned, clear])
+    assert not np.array_equal(today[0], plain[0]) and (today[1] == 255).all()

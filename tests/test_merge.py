@@ -25,13 +25,15 @@ from tiny_study import (
 )
 
 from benchkit.analysis.summary import summarize
-from benchkit.errors import LedgerError
+from benchkit.cli import main
+from benchkit.errors import LedgerError, ReportError
 from benchkit.ledger import Ledger, read_results
 from benchkit.ledger import merge as merging
 from benchkit.ledger.claims import Queue
 from benchkit.ledger.merge import merge
 from benchkit.ledger.trials import LIST, trial_files
 from benchkit.plan import make_plan
+from benchkit.report.write import check_folder
 from benchkit.results import Outcome, StudyResults
 from benchkit.study import Study
 
@@ -317,3 +319,21 @@ def test_a_merge_that_is_killed_leaves_nothing_half_and_is_done_again(
     assert "copyfile" in last and (shared or "set_trial_user_attr" in last)
     for step in range(1, len(steps) + 1) if every else last.values():
         merged(step)
+
+
+def test_a_refused_merge_leaves_no_workspace_behind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "none").mkdir()
+    assert main(["merge", str(tmp_path / "none"), "--workspace", str(tmp_path / "new")]) == 2
+    assert "there are no trials here" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+def test_what_stands_in_the_place_of_a_workspace_is_named(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    (tmp_path / "file").touch()
+    with pytest.raises(LedgerError, match=r"it is a link to .*gone, which is not there"):
+        Ledger(tmp_path / "link")
+    with pytest.raises(LedgerError, match="it is a file, expected"):
+        Ledger(tmp_path / "file")
+    with pytest.raises(ReportError, match=r"is a link to .*gone, which is not there"):
+        check_folder(tmp_path / "link")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -232,8 +233,6 @@ def test_a_broken_metric_is_caught(check: str, plugin: Any, expected: str) -> No
 
 
 def test_a_broken_or_ambiguous_plugin_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    from importlib.metadata import EntryPoint
-
     import benchkit.metrics as declared_here
 
     broken = EntryPoint(name="odd", value="no_such_module:odd", group="benchkit.metrics")
@@ -242,3 +241,17 @@ def test_a_broken_or_ambiguous_plugin_is_named(monkeypatch: pytest.MonkeyPatch) 
         metric_of("test.odd")
     with pytest.raises(PluginError, match="'two' is claimed 2 times"):
         metric_of("test.two")
+
+
+def test_of_two_plugins_of_one_name_results_are_read_by_what_they_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    import benchkit.metrics as declared_here
+
+    one = EntryPoint(name="two", value="no_such_module:two", group="benchkit.metrics")
+    monkeypatch.setattr(declared_here, "_OF_FILES", {})
+    monkeypatch.setattr(declared_here, "_installed", lambda: {"two": (one, one)})
+    declared_here._plugin.cache_clear()
+    with pytest.raises(PluginError, match="'two' is claimed 2 times"):
+        metric_of("test.two")
+    declared_here.know_recorded({"metrics": {"two": {"words": "two things", "lower_is_better": True}}})
+    assert (metric_of("test.two").words, metric_of("test.two").lower_is_better) == ("two things", True)
+    declared_here._plugin.cache_clear()

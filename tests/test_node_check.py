@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_study import study_of
 
 from benchkit.storage import decode, encode
 from benchkit.study.settings import PluginRef
 from benchkit.sweep import node_check
+from benchkit.sweep.clustered import QUIET, check_cluster
 from benchkit.sweep.node_check import DataSet, Needs, NodeFacts, differences, told
+from benchkit.sweep.orchestration import Request
 
 VERSIONS = {"benchkit": "1", "torch": "2", "torchvision": "3", "timm": "4", "numpy": "5"}
 OWN = NodeFacts(python="3.11", versions=VERSIONS, benchkit="abc", processor="EPYC", bf16=True)
@@ -90,3 +93,15 @@ def test_a_node_answers_for_itself(tmp_path: Path) -> None:
     assert fine.step == "" and fine.data[0].startswith("other data: fingerprint ")
     gpu = asked(replace(needs, kind="cuda"), CUDA_VISIBLE_DEVICES="")
     assert gpu.step.startswith("one step on cuda fails: TrainingError: ")
+
+
+def test_ray_is_imported_with_its_reports_to_its_makers_switched_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ray.py").write_text("import os\nSEEN = os.environ.get('RAY_USAGE_STATS_ENABLED')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "ray", raising=False)
+    for name in QUIET:
+        monkeypatch.setenv(name, "1")  # and as it was after the test
+    check_cluster(Request(study=study_of(), workspace=tmp_path, data_root=tmp_path, cluster="local"))
+    assert sys.modules.pop("ray").SEEN == "0"

@@ -205,8 +205,8 @@ def test_all_problems_are_told_at_once() -> None:
         "regularizers.everything.alpha is missing (expected float in 0..1)",
         "regularizers.everything.mode = 'fats' is not allowed (did you mean 'fast'?); expected one of 'fast', 'slow'",
         "regularizers.everything.sizes = [1, 20] is out of range; expected tuple[int, ...] in 1..9",
-        "regularizers.everything.rate = 'x' is a str; expected float | None in 1e-05..1",
-        "regularizers.everything.names = 'x' is a str; expected list[str]",
+        "regularizers.everything.rate = 'x' is text; expected float | None in 1e-05..1",
+        "regularizers.everything.names = 'x' is text; expected list[str]",
     ]
 
 
@@ -230,7 +230,7 @@ def test_bound_options_have_the_types_that_the_plugin_declared() -> None:
 
 
 def test_wrong_options_are_not_bound() -> None:
-    with pytest.raises(PluginError, match=r"alpha = 'x' is a str"):
+    with pytest.raises(PluginError, match=r"alpha = 'x' is text"):
         bind_options(tuple(BY_NAME.values()), {"alpha": "x"})
 
 

@@ -13,7 +13,7 @@ from scipy import stats
 from synthetic_results import complete, rescored
 
 from benchkit.analysis import prediction_interval
-from benchkit.analysis.ranking import Ranking, rank
+from benchkit.analysis.ranking import Ranking, rank, winner_sentences
 from benchkit.analysis.summary import summarize
 from benchkit.analysis.wording import duration
 from benchkit.plan import INTERIM_ANALYSES
@@ -159,3 +159,11 @@ def test_an_interval_that_holds_0_beside_a_clear_verdict_is_explained(tmp_path: 
         table = results_section(inputs).blocks[0]
         assert isinstance(table, TableBlock)
         assert ("may hold 0 where the test decides" in table.caption) is explained
+
+
+def test_a_tie_is_told_in_words(tmp_path: Path) -> None:
+    tied = {"bn": (0.80, 0.82, 0.84), "gn": (0.84, 0.80, 0.82), "ln": (0.78, 0.83, 0.80)}
+    words = " ".join(
+        winner_sentences(rank(rescored(complete(tmp_path, tuple(tied), repeats=3), tied), "test.accuracy"))
+    )
+    assert "“gn” and “ln” (the same mean and 1.67 points lower) may be as good" in words, words

@@ -38,12 +38,12 @@ from benchkit.study.studyfile import parse_study
     ("Hutter, Hoos, Leyton-Brown. An Efficient Approach. ICML 2014.",
      ("Hutter", "Hoos", "Leyton-Brown"), "An Efficient Approach", "2014"),
     ("Wilson, Probable Inference, the Law of Succession, and Statistical Inference, JASA 22, 1927",
-     ("Wilson",), "Probable Inference, the Law of Succession, and Statistical Inference, JASA 22", "1927"),
+     ("Wilson",), "Probable Inference, the Law of Succession, and Statistical Inference", "1927"),
     ("Zeiler and Fergus, Visualizing and Understanding Networks, ECCV 2014",
      ("Zeiler", "Fergus"), "Visualizing and Understanding Networks", "2014"),
     ("C. Szegedy et al., Going Deeper, CVPR 2015, section 6", ("C. Szegedy", "others"), "Going Deeper", "2015"),
     ("R. Tibshirani, Regression Shrinkage and Selection via the Lasso, Journal B 58, 1996",
-     ("R. Tibshirani",), "Regression Shrinkage and Selection via the Lasso, Journal B 58", "1996"),
+     ("R. Tibshirani",), "Regression Shrinkage and Selection via the Lasso", "1996"),
     ("Student (1908). The probable error of a mean. Biometrika 6, 1-25.",
      ("Student",), "The probable error of a mean", "1908"),
     ("the manual", (), "the manual", ""),
@@ -175,3 +175,10 @@ PLUGINS = {"benchkit.regularizers": {"mild": Mild}}
     terms = glossary_terms(literature(used_plugins(results, Registry.installed([file])), [], []))
     mild = next(term for term in terms if term.name == "mild")
     assert (mild.text, mild.origin) == ("A mild clip. Gradients of weights alone, a * b.", "mild_clip.py")
+
+
+def test_a_journal_and_its_volume_are_no_part_of_a_title() -> None:
+    text = "N. Srivastava and G. Hinton, Dropout: A Simple Way to Prevent Overfitting, JMLR 15, 2014"
+    assert "  title = {{Dropout: A Simple Way to Prevent Overfitting}},\n  howpublished = {JMLR 15},\n" in bibtex(
+        [work_of(text)]
+    )

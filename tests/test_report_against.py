@@ -15,6 +15,7 @@ import benchkit.ledger
 from benchkit.analysis.summary import record_of
 from benchkit.errors import ReportError
 from benchkit.report.context.against import MOST_LINES, file_difference, read_record
+from benchkit.report.context.numbers import several_intervals_words
 from benchkit.report.write import ReportOptions, write_reports
 from benchkit.results import StudyResults
 
@@ -145,3 +146,22 @@ def test_long_differences_of_study_files_are_cut() -> None:
     lines = file_difference("\n".join(map(str, range(500))), "")
     assert len(lines) == MOST_LINES + 1
     assert lines[-1] == f"... {500 + 3 - MOST_LINES} more lines"
+
+
+def test_another_study_is_told_in_page_and_terminal(then: tuple[StudyResults, Path], tmp_path: Path) -> None:
+    results, out = then
+    other = replace(results, study=replace(results.study, name="other"))
+    options = ReportOptions(formats=frozenset({"json"}), against=out / "synthetic-norms.html")
+    told = "Then is another study, “synthetic-norms”, and now “other”"
+    (note,) = write_reports([other], tmp_path, options).notes
+    assert told in note
+    content = json.loads((tmp_path / "other" / "results.json").read_text())
+    assert [one["tone"] for one in content["findings"] if told in one["sentence"]] == ["warning"]
+    assert write_reports([results], tmp_path, options).notes == ()
+
+
+def test_intervals_over_folds_are_said_to_be_that() -> None:
+    seeds, folds = several_intervals_words([("a", 0.0), ("b", 0.0)]), several_intervals_words([("a", 0.25)])
+    assert seeds == "Brackets: 95 % t interval of the mean over repeats (random seeds), not over test images."
+    assert "over folds" in folds and "√(1/n + 0.25)" in folds and "seeds" not in folds
+    assert several_intervals_words([("a", 0.25), ("b", 0.0), ("c", 0.25)]) == f"a and c: {folds} b: {seeds}"

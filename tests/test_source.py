@@ -331,3 +331,12 @@ def test_a_prediction_interval_that_ends_at_zero_is_shown() -> None:
     rows = summarize(StudyResults(study=study, conditions=make_plan(study).conditions, trials=())).numbers.published
     (cells,) = published_table([replace(rows[0], low=-0.02, high=0.0)]).rows
     assert cells[-1].detail.startswith("one more of ours: ") and cells[-1].parts == (-0.02, 0.0)
+
+
+def test_a_first_with_the_mean_of_the_second_is_neither_better_nor_worse() -> None:
+    from benchkit.analysis.comparisons import paired_by_repeat
+    from benchkit.analysis.source import _size
+
+    tied = paired_by_repeat({0: 0.8, 1: 0.9}, {0: 0.9, 1: 0.8})
+    assert tied is not None
+    assert _size("test.accuracy", tied) == _size("test.loss", tied) == (False, "exactly as good on average")

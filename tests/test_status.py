@@ -59,7 +59,9 @@ def test_states_scores_failures_and_the_time_left(tmp_path: Path) -> None:
     assert status.failures == ("0.1 repeat 1: diverged: loss is nan", "0.3 repeat 0: failed: ValueError: x")
     assert status.running == ("0.3 repeat 1: running, epoch 0 done",)
     assert status.seconds_left == pytest.approx(2.0 * 3)  # three trials at the two seconds of the one that is done
-    assert status.sentence == ("tiny: 1 done, 1 diverged, 1 failed, 1 running, 1 stale, 1 waiting; about 6 s left")
+    assert status.sentence == (
+        "tiny: 1 done, 1 diverged, 1 failed, 1 running, 1 stale, 1 waiting; about 6 s of training left"
+    )
 
 
 def done_cost() -> object:

@@ -12,7 +12,7 @@ from live_pages import until
 from tiny_study import DATA, FACTOR, InlinePool, Listener, study_of
 
 import benchkit.sweep.orchestration as orchestration
-from benchkit.errors import DataError
+from benchkit.errors import DataError, LedgerError
 from benchkit.ledger import Ledger
 from benchkit.plan import make_plan
 from benchkit.registry import Registry
@@ -100,3 +100,17 @@ def test_data_that_cannot_be_prepared_end_the_workers_that_start_meanwhile(
         sweep(request, Registry.installed(), Listener())
     assert len(begun) == 2 and not any(process.is_running() for process in begun)
     assert Ledger(request.workspace).missing(make_plan(request.study)) == 2
+
+
+def test_a_sweep_begins_by_telling_combinations_that_have_the_same_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(Listener, "say", lambda self, words: said.append(words))
+    levels = '{ label = "a", set = {} }, { label = "b", set = { "train.optimizer.lr" = 0.1 } }'
+    study = study_of(f"[factors]\nrecipe = [{levels}]\n", epochs=1, repeats=1)
+    with pytest.raises(LedgerError):
+        sweep(Request(study=study, workspace=Path("/dev/null"), data_root=DATA), Registry.installed(), Listener())
+    assert said == [
+        "warning: combinations of levels with the settings of an earlier one are no conditions: 'b' those of 'a'"
+    ]

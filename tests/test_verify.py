@@ -386,3 +386,17 @@ def test_each_trial_names_where_it_ran(tmp_path: Path, verify: Any) -> None:
     assert capsule.head.studies[0].environments[1]["device"] == "other card"
     assert sha256(capsule.content) in page.read_text()
     assert verify(page)[0] == 0
+
+
+def test_a_later_report_into_its_folder_is_no_change_by_hand(tmp_path: Path, verify: Any) -> None:
+    results = complete(tmp_path / "trials", ("bn", "gn"), repeats=3, epochs=3)
+    page, folder = report(results, tmp_path), tmp_path / NAME
+    write_report(results, tmp_path, "json", registry=Registry.installed())
+    code, checks = verify(page)
+    assert code == 0 and checks["files beside it"][0] == "differs"
+    assert "were written by a later `benchkit report`" in checks["files beside it"][1]
+    assert verify(page, "--strict")[0] == 1
+    (folder / "results.json").write_text((folder / "results.json").read_text().replace('"mean": 0.', '"mean": 0.9', 1))
+    code, checks = verify(page)
+    assert code == 1 and failed(checks) == ["files beside it"]
+    assert checks["files beside it"][1].endswith("results.json was changed")

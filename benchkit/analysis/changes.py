@@ -88,6 +88,7 @@ class Changes:
 
     metric: str
     old_study: str
+    new_study: str
     old_dated: str
     same_seed: bool
     seeds: tuple[int, int]
@@ -99,6 +100,12 @@ class Changes:
     added: tuple[str, ...]
     same_key: tuple[str, ...]
     properties: tuple[PropertyChange, ...]
+
+    @property
+    def resampled(self) -> tuple[float, float]:
+        """Return the test images of a repeat over its other ones, then and now; 0 where repeats are no folds."""
+        then, now = (1 / (folds - 1) if folds > 1 else 0.0 for folds in self.folds)
+        return then, now
 
 
 def compare_records(old: Record, new: Record) -> Changes:
@@ -123,6 +130,7 @@ def compare_records(old: Record, new: Record) -> Changes:
     return Changes(
         metric=new.metric,
         old_study=old.study,
+        new_study=new.study,
         old_dated=old.dated,
         same_seed=old.seed == new.seed,
         seeds=(old.seed, new.seed),
@@ -313,7 +321,10 @@ def _conditions(changes: Changes) -> Iterable[Finding]:
 
 
 def _cautions(changes: Changes) -> Iterator[Finding]:
-    """Warn where other data or a smoke run stands behind one of the two."""
+    """Warn where another study, other data or a smoke run stands behind one of the two."""
+    if words := another_study(changes):
+        same = f"Of {same_of(changes)} conditions of the same label {len(changes.same_key)} have the same settings."
+        yield Finding(rule="changed-study", tone="warning", sentence=words, evidence=same)
     changed = [
         item for item in changes.properties
         if item.name.rpartition(" ")[2] in INCOMPARABLE and item.old is not None and item.new is not None
@@ -327,6 +338,21 @@ def _cautions(changes: Changes) -> Iterator[Finding]:
         sentence=f"Then and now do not rest on the same data ({what} differ): their scores are of two experiments.",
         evidence=" ".join(f"{item.name}: {item.old} then, {item.new} now." for item in changed),
     )
+
+
+def another_study(changes: Changes) -> str:
+    """Return a sentence where then is a study of another name than now, or nothing."""
+    if changes.old_study == changes.new_study:
+        return ""
+    return (
+        f"Then is another study, {quoted(changes.old_study)}, and now {quoted(changes.new_study)}: unless it was only "
+        "renamed, these are differences between two studies, and no changes of one."
+    )
+
+
+def same_of(changes: Changes) -> int:
+    """Return how many conditions then and now have in common."""
+    return len({row.label for row in (*changes.main, *changes.scores, *changes.costs)} | set(changes.same_key))
 
 
 def _labels(rows: Sequence[Change]) -> tuple[str, ...]:

@@ -32,6 +32,7 @@ from benchkit.analysis.comparisons import (
 from benchkit.analysis.estimates import CONFIDENCE, ClassBalance, Estimate, compared, estimate_of, values_by_repeat
 from benchkit.analysis.trials import Coverage, TestReads, coverage_words
 from benchkit.analysis.wording import (
+    TIE,
     Finding,
     amount,
     bare,
@@ -278,10 +279,12 @@ def _rival_words(ranking: Ranking) -> str:
     ends = (min(behind), max(behind)) if len(behind) > 6 else ()
     gaps = " to ".join(bare(metric, gap) for gap in ends) or listing([bare(metric, gap) for gap in behind])
     worse = f"{difference_unit(metric)} {_lower(metric)}".strip()
+    told = [f"{bare(metric, gap)} {worse}" if gap > TIE else "the same mean" for gap in behind]
+    gaps = listing(told) if min(behind) <= TIE and not ends else f"{gaps} {worse}"
     each = {row.estimate.n for row in (*ranking.rows[:1], *rivals)}
     runs = count(min(each), "run") if len(each) == 1 else f"{min(each)} to {max(each)} runs"
     cannot = "each cannot say" if max(each) > 1 else "each says nothing of the spread between random seeds"
-    return f"{names([row.label for row in rivals])} ({gaps} {worse}) may be as good: {runs} {cannot}."
+    return f"{names([row.label for row in rivals])} ({gaps}) may be as good: {runs} {cannot}."
 
 
 def _worse_words(ranking: Ranking) -> str:

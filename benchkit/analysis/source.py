@@ -10,7 +10,7 @@ from benchkit.analysis.comparisons import ALPHA, PairedComparison, holm, paired_
 from benchkit.analysis.estimates import compared, done_repeats, values_by_repeat
 from benchkit.analysis.published import sampling_margin
 from benchkit.analysis.training import overfits
-from benchkit.analysis.wording import Finding, amount, count, listing, lower_is_better, measured, p_value, quoted
+from benchkit.analysis.wording import TIE, Finding, amount, count, listing, lower_is_better, measured, p_value, quoted
 from benchkit.errors import BenchkitError
 from benchkit.metrics import metric_of
 from benchkit.plan import Condition, typed_settings
@@ -216,6 +216,8 @@ def _our_pair(
 
 def _size(metric: str, comparison: PairedComparison) -> tuple[bool, str]:
     """Return whether the first is the better one, and by how much in words: `1.2 points better`."""
+    if abs(comparison.difference.mean) <= TIE:
+        return False, "exactly as good on average"
     better = (comparison.difference.mean < 0) == lower_is_better(metric)
     return better, f"{amount(metric, abs(comparison.difference.mean))} {'better' if better else 'worse'}"
 

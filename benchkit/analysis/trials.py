@@ -18,7 +18,7 @@ from benchkit.analysis.wording import Finding, count, listing, measured, names, 
 from benchkit.plan import Condition
 from benchkit.registry.kinds import KINDS, kind_word
 from benchkit.registry.registry import is_own, recorded_origin
-from benchkit.results import FINISHED, SPLITS, State, StudyResults, Trial, sources_of
+from benchkit.results import FINISHED, SPLITS, STOPPED, State, StudyResults, Trial, sources_of
 
 STATES: tuple[State, ...] = (
     "done", "pruned", "diverged", "failed", "missing files", "changed files", "files elsewhere",
@@ -181,8 +181,10 @@ def _states(states: Mapping[str, int], not_there: int) -> str:
 
 
 def trouble_findings(troubles: Sequence[FailedTrial]) -> list[Finding]:
-    """Say which trials failed or lost their worker, whose files are lost, changed or elsewhere, and which diverged."""
-    failed, lost = _in(troubles, "failed", "stale"), _in(troubles, "missing files", "changed files")
+    """Say which trials failed, lost their worker or were stopped, whose files are not there, and which diverged."""
+    stopped = [trial for trial in _in(troubles, "stale") if trial.reason == STOPPED]
+    failed = [trial for trial in _in(troubles, "failed", "stale") if trial not in stopped]
+    lost = _in(troubles, "missing files", "changed files")
     elsewhere, diverged = _in(troubles, "files elsewhere"), _in(troubles, "diverged")
     reasons = [f"{one.words}: {one.reason or 'its worker is gone'}" for one in failed]
     endings = [f"{one.words}, in epoch {one.epochs + 1}" for one in diverged]
@@ -193,6 +195,13 @@ def trouble_findings(troubles: Sequence[FailedTrial]) -> list[Finding]:
             sentence=f"{count(len(failed), 'trial')} failed or lost {'its' if len(failed) == 1 else 'their'} "
             f"worker{_again(failed, 'ran again with success')}.",
             evidence=f"{listing(reasons, most=5)}.",
+        ),
+        *_told(
+            stopped,
+            rule="stopped-trials",
+            sentence=f"{count(len(stopped), 'trial')} {'was' if len(stopped) == 1 else 'were'} under way when the "
+            "sweep was stopped.",
+            evidence=f"{listing([one.words for one in stopped], most=5)}. The same command goes on with them.",
         ),
         *_told(
             lost,

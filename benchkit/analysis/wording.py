@@ -10,6 +10,9 @@ from typing import Literal
 from benchkit.metrics import metric_of
 
 MINUS = "\N{MINUS SIGN}"
+TIE = 1e-12
+"""A difference of means up to this is rounding: they are the same."""
+
 NONE = "\N{EN DASH}"
 """What a cell without a value shows."""
 
@@ -122,13 +125,16 @@ def setting(value: object) -> str:
     return str(value)
 
 
+def prefix(value: float) -> tuple[float, str]:
+    """Return the decimal prefix that a number is written with, as a factor and a letter, (1.0, "") below a thousand."""
+    known = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+    return next(((factor, letter) for factor, letter in known if abs(value) >= factor), (1.0, ""))
+
+
 def engineering(value: float) -> str:
     """Return a count with k, M, G or T: 175.3 k, 41.2 M."""
-    size = abs(value)
-    for factor, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if size >= factor:
-            return f"{number(value / factor)} {unit}"
-    return number(value)
+    factor, unit = prefix(value)
+    return f"{number(value / factor)} {unit}".rstrip()
 
 
 def count(n: int, noun: str, plural: str = "") -> str:

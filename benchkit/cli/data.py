@@ -83,14 +83,19 @@ def import_data(
 
     Your own images are the data set image-folder: benchkit data import image-folder PATH --set size=64
     """
-    given: dict[str, Any] = {**_given(settings), "source": str(path.expanduser().resolve())}
+    given: dict[str, Any] = {"source": str(path.expanduser().resolve())}
     if split is not None:
         given["split"] = str(split.expanduser().resolve())
     if partial:
         given["partial"] = True
     if skip_broken:
         given["skip_broken"] = True
-    _prepare(name, given, replace=replace, plugins=plugin)
+    options = _given(settings)
+    if twice := [option for option in options if option in given]:
+        raise PluginError(
+            f"--set {', '.join(twice)}: PATH and the options of import say this already", hint="say it once"
+        )
+    _prepare(name, {**options, **given}, replace=replace, plugins=plugin)
 
 
 @app.command("verify")

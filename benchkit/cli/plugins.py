@@ -177,7 +177,7 @@ def _print_list(descriptions: Sequence[Description], claimed: Sequence[Entry]) -
             shown.append(description)
     rows = [
         (
-            kind_word(description.entry.kind),
+            description.entry.kind,
             shortened(description.entry.qualified if description.entry in claimed else description.entry.name),
             shortened(description.entry.origin),
             cell(description.status, {"ok": "green", "broken": "bold red"}.get(description.status, "")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -96,7 +97,14 @@ def merge(
     from benchkit.ledger import Ledger
     from benchkit.ledger.merge import merge as take_in
 
-    merged = take_in(Ledger(workspace, storage or None), others, changed_plugins=allow_changed_plugins)
+    is_new = not workspace.exists()
+    ledger = Ledger(workspace, storage or None)
+    try:
+        merged = take_in(ledger, others, changed_plugins=allow_changed_plugins)
+    except LedgerError:
+        if is_new and not (workspace / "trials").exists():  # nothing was taken into it
+            shutil.rmtree(workspace)
+        raise
     for name, count in merged.taken.items():
         print_text(f"{name}: {count} trial{'' if count == 1 else 's'} taken in")
     if merged.there:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from benchkit.analysis.wording import prefix
 from benchkit.child import run_python
 
 State = Literal["good", "note", "bad"]
@@ -29,10 +30,8 @@ class Diagnosis:
 
 def scaled(value: float, unit: str) -> str:
     """Return a number of at least a thousandth with a decimal prefix: 1.2e12 of FLOP/s is `1.2 TFLOP/s`."""
-    for factor, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= factor:
-            return f"{value / factor:.3g} {prefix}{unit}"
-    return f"{value:.3g} {unit}"
+    factor, letter = prefix(value)
+    return f"{value / factor:.3g} {letter}{unit}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,7 +31,8 @@ class ImageRule:
     """How a photo becomes the pixels that the study's data set had: uint8 (H, W, C).
 
     `fit` is how one of another shape becomes (H, W), bilinearly with antialiasing: squash, crop (its largest middle
-    part of that shape) or pad. `side` is what the model then takes, resized so again; 0: as they are.
+    part of that shape) or pad. `side` is what the model then takes, resized so again; 0: as they are. `rules` are those
+    of `benchkit.data.decoding` by which the set's files were read.
     """
 
     height: int
@@ -39,6 +40,7 @@ class ImageRule:
     channels: int
     fit: str = "squash"
     side: int = 0
+    rules: int = 2
 
     @property
     def input_shape(self) -> tuple[int, int, int]:

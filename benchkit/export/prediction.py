@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from benchkit.analysis.wording import count
-from benchkit.data.decoding import DECODING, IMAGE_SUFFIXES, Decoded, Fit, decode_images
+from benchkit.data.decoding import IMAGE_SUFFIXES, Decoded, Fit, decode_images
 from benchkit.errors import DataError
 from benchkit.export.described import Exported
 from benchkit.train.batches import InputTransform
@@ -72,7 +72,7 @@ def _decoded(exported: Exported, photos: Sequence[Path]) -> tuple[np.ndarray, De
     rule = exported.image
     pixels = np.zeros((len(photos), rule.height, rule.width, rule.channels), np.uint8)
     fit: Fit = next((one for one in get_args(Fit) if one == rule.fit), "squash")
-    return pixels, decode_images(photos, pixels, what="reading photos", resize=True, fit=fit, rules=DECODING)
+    return pixels, decode_images(photos, pixels, what="reading photos", resize=True, fit=fit, rules=rule.rules)
 
 
 def _refuse(problems: Sequence[str]) -> None:

@@ -18,6 +18,8 @@ from scipy.special import softmax
 
 from benchkit import __version__
 from benchkit.data.dataset import load_data, select
+from benchkit.data.decoding import DECODING
+from benchkit.data.prepared import EARLIER
 from benchkit.errors import BenchkitError, DataError, PluginError
 from benchkit.export.choice import ChosenTrial
 from benchkit.export.described import DESCRIPTION, ONNX, PRETRAINED, WEIGHTS, Exported, ImageRule, network_of, ready
@@ -96,6 +98,7 @@ def describe(results: StudyResults, choice: ChosenTrial, registry: Registry, spl
             channels=channels,
             fit=_fit(settings.data.dataset, registry),
             side=settings.data.image_size,
+            rules=_rules(settings.data.dataset, data, splits),
         ),
         normalization=_normalization(choice, splits),
         precision=cost.precision if cost else "float32",
@@ -131,6 +134,14 @@ def _fit(dataset: PluginRef, registry: Registry) -> str:
     options = options_of(plugin, "datasets")
     usual = next((option.default for option in options if option.name == "fit"), "squash")
     return str(dataset.options.get("fit", usual))
+
+
+def _rules(dataset: PluginRef, data: Mapping[str, Any], splits: Splits | None) -> int:
+    """Return the rules by which the set's files were read: as its option says, or as its notes tell."""
+    same = splits is not None and splits.fingerprint == data.get("fingerprint")
+    notes = [*data.get("notes", ()), *(splits.notes if splits and same else ())]
+    given = dataset.options.get("rules") or 0
+    return 1 if given == 1 or (given == 0 and EARLIER in notes) else DECODING
 
 
 def _facts_of_data(results: StudyResults, choice: ChosenTrial) -> Mapping[str, Any]:

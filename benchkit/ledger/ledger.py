@@ -50,7 +50,7 @@ from benchkit.ledger.trials import TrialFolder, numbers_of, occupied, state_of
 from benchkit.locks import disk_of, held, place_of
 from benchkit.plan import PHASES, Condition, Plan, default_params, grid_points, make_plan, search_of, typed_settings
 from benchkit.results import Decision, Outcome, State, Trial
-from benchkit.storage import decode, encode, write_atomically
+from benchkit.storage import decode, encode, no_folder, write_atomically
 from benchkit.study import Study
 
 LONGEST_LABEL = 120
@@ -97,8 +97,10 @@ class Ledger:
             with held(workspace / "open.lock"):
                 return place, open_storage(storage, patience) if storage else open_file(workspace / "ledger.db")
         except OSError as error:
+            there = no_folder(workspace)
+            why = f"it is {there}" if there else str(error)
             raise LedgerError(
-                f"{workspace}: the workspace cannot be written: {error}", hint="name another with --workspace"
+                f"{workspace}: the workspace cannot be written: {why}", hint="name another with --workspace"
             ) from error
 
     def alone(self) -> AbstractContextManager[None]:

@@ -19,9 +19,9 @@ from optuna.trial import FrozenTrial, TrialState
 from safetensors import SafetensorError, safe_open
 
 from benchkit.errors import BenchkitError, LedgerError, first_line
-from benchkit.ledger.leases import Sweep, holding
+from benchkit.ledger.leases import Sweep, holding, lease_of
 from benchkit.locks import Lock, known_id
-from benchkit.results import PREDICTIONS, WEIGHTS, EpochRecord, Outcome, State, inspected_name
+from benchkit.results import PREDICTIONS, STOPPED, WEIGHTS, EpochRecord, Outcome, State, inspected_name
 from benchkit.storage import decode, decode_lines, encode, file_digest, write_atomically
 
 LIST = "files.json"
@@ -321,7 +321,9 @@ def numbers_of(
     state, broken = state_of(trial, folder, sweeps, files=False), lost_or_changed(files)
     if broken is None:
         try:
-            return state, folder.read_history(), _noted(folder, files, kept) if finished else None
+            lease = lease_of(trial) if state == "stale" else None
+            stopped = Outcome(state="stale", reason=STOPPED) if lease and not lease.owner else None
+            return state, folder.read_history(), _noted(folder, files, kept) if finished else stopped
         except LedgerError as error:
             broken = ("changed files" if finished else state), error.what
     return broken[0], (), Outcome(state=broken[0], reason=broken[1])

@@ -19,6 +19,7 @@ from typing import Any, Final
 from benchkit.errors import PluginError, nearest
 from benchkit.protocols import Card, card_of
 from benchkit.registry.kinds import KIND_TABLE, Kind
+from benchkit.storage import in_words
 
 _SCALARS: dict[Any, str] = {
     int: "int",
@@ -260,7 +261,7 @@ def _problems(option: Option, value: Any) -> Iterator[str]:
     try:
         converted = convert(option.type, value)
     except MismatchError:
-        yield f"= {value!r} is a {type(value).__name__}; expected {option.expected}"
+        yield f"= {value!r} is {in_words(value)}; expected {option.expected}"
         return
     for item in converted if isinstance(converted, list | tuple) else [converted]:
         number = isinstance(item, int | float) and not isinstance(item, bool)

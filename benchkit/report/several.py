@@ -49,7 +49,7 @@ from benchkit.report.context.blocks import (
     table_block,
 )
 from benchkit.report.context.compose import finding_block, linked
-from benchkit.report.context.numbers import INTERVALS
+from benchkit.report.context.numbers import several_intervals_words
 from benchkit.report.context.sections import names_used
 from benchkit.report.figures.agreement_chart import AgreementChart, agreement_data, looks_words
 from benchkit.report.figures.figure_set import FigureSet, figure_block
@@ -314,7 +314,8 @@ def together_section(
 ) -> Section:
     """Return the comparison of all studies."""
     looked = [part.results.study.name for part in parts if confidence_of(part.results) > CONFIDENCE]
-    brackets = f"{INTERVALS.removesuffix('.')}{looks_words(looked)}."
+    intervals = several_intervals_words((part.results.study.name, part.results.resampled) for part in parts)
+    brackets = f"{intervals.removesuffix('.')}{looks_words(looked)}."
     blocks: list[Block] = [
         Paragraph(
             text="Conditions are matched by their labels, and compared by the means of each study on its own data. A "

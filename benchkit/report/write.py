@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import benchkit
-from benchkit.analysis.changes import change_findings
+from benchkit.analysis.changes import another_study, change_findings
 from benchkit.analysis.summary import last_finished, record_of, summarize
 from benchkit.analysis.wording import count
 from benchkit.capsule import make_capsule, shown_of
@@ -41,7 +41,7 @@ from benchkit.report.files.html import check_templates, font_files, render_html,
 from benchkit.report.files.pdf import Attached, PdfPrinter
 from benchkit.report.page_text import private_results
 from benchkit.results import StudyResults, rounded
-from benchkit.storage import encode, mebibytes, write_atomically
+from benchkit.storage import encode, mebibytes, no_folder, write_atomically
 from benchkit.study.studyfile import read_study
 
 if TYPE_CHECKING:
@@ -176,6 +176,7 @@ def write_reports(
         if "html" in options.formats:
             page = sealed(encoded(render_html(screen_report(build, parts), options.templates)))
         problems, tracebacks = _told(parts, common)
+        notes += [f"--against: {words}" for one in parts if one.changes and (words := another_study(one.changes))]
         del parts, common
         if printing:
             give_back_memory()  # the child needs its most at the end
@@ -207,9 +208,9 @@ def _refuse_twins(studies: Sequence[StudyResults]) -> None:
 
 def check_folder(out: Path) -> None:
     """Raise `ReportError` where it is plain beforehand that no report can be written into a folder."""
-    there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
-    if not there.is_dir():
-        raise ReportError(f"{out}: {there} is a file, expected a folder", hint="--out names another one")
+    there = next(folder for folder in (out, *out.absolute().parents) if folder.exists() or folder.is_symlink())
+    if wrong := no_folder(there):
+        raise ReportError(f"{out}: {there} is {wrong}", hint="--out names another one")
     try:
         with tempfile.TemporaryFile(dir=there):
             pass

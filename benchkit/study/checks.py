@@ -75,7 +75,7 @@ def check_plan(plan: Plan, registry: Registry) -> tuple[str, ...]:
         shown = plan.study.path or plan.study.name
         raise StudyError(f"{shown}: this study cannot be trained", problems=problems.first_lines, hint="; ".join(hints))
     used = [(uses[key], description) for key, description in zip(resolved, described, strict=True)]
-    return tuple(dict.fromkeys((*_without_effect(plan, used), *_balanced_twice(together), *_merged(plan))))
+    return tuple(dict.fromkeys((*_without_effect(plan, used), *_balanced_twice(together), *merged_words(plan))))
 
 
 def _together(
@@ -99,7 +99,7 @@ def _balanced_twice(together: Iterable[tuple[Mapping[str, tuple[str, ...]], Sett
                 )
 
 
-def _merged(plan: Plan) -> Iterator[str]:
+def merged_words(plan: Plan) -> Iterator[str]:
     """Yield a sentence on combinations of levels that are no conditions of their own; in a smoke test many may be."""
     if plan.merged and not plan.study.smoke:
         shown = [f"{label!r} those of {kept!r}" for label, kept in plan.merged[:3]]

@@ -31,7 +31,7 @@ from benchkit.plan import Condition, Plan, make_plan
 from benchkit.registry import Registry
 from benchkit.results import State
 from benchkit.study import Study
-from benchkit.study.checks import check_plan, data_sets
+from benchkit.study.checks import check_plan, data_sets, merged_words
 from benchkit.sweep.clustered import check_cluster, pool_of_cluster
 from benchkit.sweep.compiling import planned_work
 from benchkit.sweep.concurrency_search import concurrency_search, trials_at_once
@@ -126,6 +126,8 @@ def sweep(request: Request, registry: Registry, view: View) -> Counter[str]:
     check_options(request)
     plan = make_plan(request.study, only=request.only)
     check_plan(plan, registry)
+    for words in merged_words(plan):
+        view.say(f"warning: {words}")
     ledger = Ledger(request.workspace, request.storage or None, lease=request.lease, patience=request.patience)
     end = time.monotonic() + request.seconds
     if ledger.has(request.study):

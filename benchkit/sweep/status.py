@@ -190,7 +190,7 @@ def _sentence(results: StudyResults, rows: tuple[ConditionStatus, ...], left: fl
             again += "; bring the files that are elsewhere with: benchkit merge WORKSPACE"
         ended = "finished; " if not any(states[state] for state in WITHOUT_FILES) else ""
         return f"{results.study.name}: {ended}{told}{again}"
-    rest = f"; about {duration(left, whole=True)} left" if left else ""
+    rest = f"; about {duration(left, whole=True)} of training left" if left else ""
     command = sweep_command(results, *until, workspace=results.workspace)
     go_on = "" if states["running"] else f"; go on with: {command}"
     return f"{results.study.name}: {told}{rest}{go_on}"

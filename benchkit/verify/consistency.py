@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from benchkit.analysis.wording import count
 from benchkit.capsule.making import CAPSULE, CapsuleStudy, CapsuleTrial, cells_digest, sha256
@@ -66,16 +67,41 @@ def _page(report: ReportFile, capsule: Capsule) -> Iterator[ReportCheck]:
 def _beside(report: ReportFile, capsule: Capsule) -> Iterator[ReportCheck]:
     """Yield whether the files in the report's folder are those that were written with it, where there are any.
 
-    Their index lists what the last command wrote, of whatever formats.
+    Their index has the sha256 of what the last command wrote, of whatever formats: files of a later report are told
+    from changed ones by it.
     """
     folder = report.path.with_suffix("")
     shown = {**capsule.head.shown.files, CAPSULE: sha256(report.capsule)}
     there = {name: folder / name for name in shown if name != "index.md" and (folder / name).is_file()}
-    problems = [f"{path} was changed" for name, path in there.items() if sha256(path.read_bytes()) != shown[name]]
-    if there:
+    other = {name: digest for name, path in there.items() if (digest := sha256(path.read_bytes())) != shown[name]}
+    later = _of_later_report(folder, shown) if other else {}
+    changed = [name for name, digest in other.items() if later.get(name) not in (digest, LATER)]
+    if other and not changed:
+        yield ReportCheck(
+            name="files beside it",
+            state="differs",
+            told=f"{len(other)} of the {len(there)} files in {folder} were written by a later `benchkit report`, as "
+            "index.md there says, and this report's are gone: they say nothing against it. `--format all` makes page "
+            "and files together, --out or --name keeps reports apart",
+        )
+    elif there:
         good = f"the {len(there)} files in {folder} have the sha256 that the capsule names"
-        bad = "files in the report's folder are not as they were written with it, but changed, or of a later report"
-        yield check_of("files beside it", good, bad, problems)
+        bad = "files in the report's folder are not as they were written with it"
+        yield check_of("files beside it", good, bad, [f"{there[name]} was changed" for name in changed])
+
+
+LATER = "of a later report"
+
+
+def _of_later_report(folder: Path, shown: Mapping[str, str]) -> dict[str, str]:
+    """Return the sha256 of the files in a folder by an index that is of a later report, which names no capsule's."""
+    try:
+        index = (folder / "index.md").read_bytes()
+    except OSError:
+        return {}
+    listed = re.findall(r"^([0-9a-f]{64})  (.+)$", index.decode(errors="replace"), re.MULTILINE)
+    of_files = {name: digest for digest, name in listed}
+    return {CAPSULE: LATER, **of_files} if of_files and sha256(index) != shown.get("index.md") else {}
 
 
 def _tables(report: ReportFile, capsule: Capsule) -> ReportCheck:

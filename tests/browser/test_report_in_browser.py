@@ -6,6 +6,7 @@ import base64
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -207,3 +208,20 @@ def test_contents_stand_beside_the_page_where_there_is_room(report: Path) -> Non
         page.resize(1000, 900)
         assert not page.run("document.querySelector('.side').checkVisibility()")
         assert page.run("document.querySelector('.way summary').checkVisibility()")
+
+
+def test_a_chart_that_fails_while_it_is_drawn_says_so_in_its_place(report: Path, tmp_path: Path) -> None:
+    spec = {
+        "data": {"values": [{"a": 1}]},
+        "transform": [{"calculate": "test(regexp('['), 'x')", "as": "b"}],
+        "mark": "point",
+        "encoding": {"x": {"field": "b"}},
+    }
+    text = report.read_text(encoding="utf-8")
+    begin, end = re.search(r'class="spec">(.*?)</script>', text, re.DOTALL).span(1)  # type: ignore[union-attr]
+    (tmp_path / "broken.html").write_text(text[:begin] + json.dumps(spec) + text[end:], encoding="utf-8")
+    with Page() as page:
+        page.open(tmp_path / "broken.html")
+        scroll_through(page)
+        told = page.run("[...document.querySelectorAll('.chart .error')].map(one => one.innerText)")
+        assert len(told) == 1 and told[0].startswith("This chart could not be drawn: nothing came of it")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchkit.analysis.changes import Change, Changes, change_findings, compare_records, pairing_words
+from benchkit.analysis.changes import Change, Changes, change_findings, compare_records, pairing_words, same_of
 from benchkit.analysis.summary import Record, record_from, record_of
 from benchkit.analysis.wording import (
     NONE,
@@ -25,7 +25,7 @@ from benchkit.analysis.wording import (
 from benchkit.errors import ReportError, nearest
 from benchkit.report.context.blocks import Block, CodeBlock, Paragraph, Section, section, table_block
 from benchkit.report.context.compose import finding_block
-from benchkit.report.context.numbers import INTERVALS
+from benchkit.report.context.numbers import several_intervals_words
 from benchkit.report.page_text import private_results
 from benchkit.report.tables.table import ESTIMATE_PARTS, Cell, Column, Table, TableOf, estimate_cell, number_cell
 from benchkit.results import rounded
@@ -159,8 +159,9 @@ def _tables(changes: Changes) -> list[Block]:
     same = len(changes.same_key)
     keys = f" In {same} of {same_of(changes)} conditions all settings are the same." if changes.main else ""
     how = (
-        f"{INTERVALS} p is corrected within this table (Holm). Detectable: the smallest true change that these repeats "
-        "find with 80 % power after correction. Under the verdict: the test and its repeats."
+        f"{several_intervals_words(zip(('Then', 'Now'), changes.resampled, strict=True))} p is corrected within this "
+        "table (Holm). Detectable: the smallest true change that these repeats find with 80 % power after "
+        "correction. Under the verdict: the test and its repeats."
     )
     parts = (
         (
@@ -177,11 +178,6 @@ def _tables(changes: Changes) -> list[Block]:
         for name, title, caption, rows in parts
         if rows
     ]
-
-
-def same_of(changes: Changes) -> int:
-    """Return how many conditions then and now have in common."""
-    return len({row.label for row in (*changes.main, *changes.scores, *changes.costs)} | set(changes.same_key))
 
 
 def changes_table(rows: Sequence[Change]) -> Table:

@@ -482,7 +482,8 @@ def _title(rest: str) -> str:
     if sentence and len(sentence[1]) < len(rest.rstrip(". ")):
         return sentence[1]
     title = re.sub(r",? (?:section|in) [^,]*$", "", rest.rstrip(". "))
-    return re.sub(r",[^,]*?\d{4}$", "", title) or rest
+    title = re.sub(r",[^,]*?\d{4}$", "", title) or rest
+    return re.sub(r", (?:[A-Z][\w.&]* )+\d{1,4}$", "", title)  # a journal and its volume
 
 
 def listed(references: Iterable[tuple[str, str]]) -> tuple[Work, ...]:

@@ -6,7 +6,7 @@ JSON alone has no more of a report than that.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from benchkit import __version__
 from benchkit.analysis.estimates import CONFIDENCE, confidence_of, constant_words
@@ -47,6 +47,14 @@ EFFICIENCY = (
     "multiplies large matrices in the same precision (three times the forward FLOPs an image, matrix products and "
     f"convolutions alone); and, where the device tells it, the energy of all that ran on it. {INTERVALS}"
 )
+
+
+def several_intervals_words(named: Iterable[tuple[str, float]]) -> str:
+    """Return `mean_intervals_words` of several, each with its `resampled`, by name where they differ."""
+    of: dict[str, list[str]] = {}
+    for name, resampled in named:
+        of.setdefault(mean_intervals_words(CONFIDENCE, resampled), []).append(name)
+    return " ".join(words if len(of) == 1 else f"{listing(known)}: {words}" for words, known in of.items())
 
 
 def in_numbers(results: StudyResults, summary: Summary, changes: Section | None = None) -> ReportContext:
@@ -376,8 +384,8 @@ def coverage_tables(evidence: StudyStatistics) -> list[TableBlock]:
             "coverage",
             "Planned trials and what came of them",
             "Every planned trial by its state. Pruned, diverged and failed trials are results too; stale ones "
-            "lost their "
-            "worker. A repeat that was tried again counts once.",
+            "lost their worker or were under way when the sweep was stopped. A repeat that was tried again counts "
+            "once.",
             coverage_table(evidence.coverage),
             folded=all(row.complete for row in evidence.coverage),
         ),

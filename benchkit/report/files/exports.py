@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import math
 import re
@@ -95,7 +96,8 @@ def export_files(
     if "json" in exports:
         files["results.schema.json"] = (resources.files("benchkit_templates") / "results.schema.json").read_bytes()
         files["results.json"] = encoded(to_json({**content, "files": [*files, *sealed]}))
-    files["index.md"] = encoded(index(report, (*files, *sealed)))
+    digests = "".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in files.items())
+    files["index.md"] = encoded(f"{index(report, (*files, *sealed))}\n<!-- sha256\n{digests}-->\n")
     return files
 
 

@@ -338,6 +338,10 @@ globalThis.drawFigure = async (element, spec, options = {}) => {
     ...options,
   });
   const svg = element.querySelector("svg.marks");
+  if (!svg?.querySelector(".root [class*=role-]")) { // what fails while Vega draws it only logs
+    result.finalize();
+    throw new Error("nothing came of it, and the browser's console says why");
+  }
   if (svg) Object.assign(svg.style, { maxWidth: "100%", height: "auto" });
   for (const group of element.querySelectorAll("[role^=graphics]:not([aria-label])")) // layers without a point to name
     for (const name of ["role", "aria-roledescription"]) group.removeAttribute(name);
