@@ -192,3 +192,9 @@ def test_every_column_says_what_it_is() -> None:
     for columns, _ in TABLES.values():
         assert all(one.meaning for one in columns) and len({one.name for one in columns}) == len(columns)
     assert {one.name for one in EPOCHS} >= {"train_loss", "val_loss", "learning_rate"}
+
+
+def test_a_query_keeps_both_of_two_columns_of_one_name(workspace: Path) -> None:
+    results = benchkit.open(workspace).study("tiny").results
+    (row,) = query([results], "select 1 as n, 2 as n, 3 as n_2, 4 as n")
+    assert list(row.values()) == [1, 2, 3, 4] and list(row)[:2] == ["n", "n_2"]

@@ -8,7 +8,7 @@ import inspect
 import io
 import json
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -375,3 +375,41 @@ def test_records_series_and_fixed_tuples_become_tables() -> None:
 def test_a_plain_record_is_one_row() -> None:
     ((name, text),) = data_tables(Point(epoch=3, mean=(0.123456789, 2.0)))
     assert (name, text) == ("values", "epoch,mean_1,mean_2\r\n3,0.1234568,2.0\r\n")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    condition: str
+    counts: tuple[tuple[int, ...], ...]
+    pairs: tuple[tuple[int, float], ...] = field(metadata={"apart": True})
+    names: tuple[str, ...] = field(metadata={"apart": True})
+    photos: tuple[bytes, ...] = (b"\xff\xd8",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakenData:
+    labels: tuple[str, ...]
+    shown: tuple[str, ...]
+    matrices: tuple[Taken, ...]
+
+
+@pytest.mark.parametrize("pairs", [((1, 2.5),), ((1, 2.5), (0, 1.0)), ((1, 2.5), (0, 1.0), (2, 0.5))])
+def test_no_series_is_lost_or_put_beside_another_by_its_length(pairs: tuple[tuple[int, float], ...]) -> None:
+    one = Taken(condition="bn", counts=((9, 1), (0, 8)), pairs=pairs, names=("a, b", "c"))
+    tables = dict(data_tables(TakenData(labels=("bn",), shown=("c",), matrices=(one,))))
+    assert tables == {
+        "matrices.pairs": "condition,index,pairs_1,pairs_2\r\n"
+        + "".join(f"bn,{at},{true},{share}\r\n" for at, (true, share) in enumerate(pairs)),
+        "matrices.values": "condition,index,counts_1,counts_2\r\nbn,0,9,1\r\nbn,1,0,8\r\n",
+    }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rates:
+    conditions: tuple[str, ...] = field(metadata={"apart": True})
+    rates: tuple[float, ...]
+
+
+def test_names_of_as_many_conditions_as_epochs_are_no_rows_of_epochs() -> None:
+    ((_, text),) = data_tables(Rates(conditions=("lr=1, bn", "gn"), rates=(0.1, 0.2)))
+    assert text == 'conditions,rates\r\n"lr=1, bn; gn",0.1 0.2\r\n'

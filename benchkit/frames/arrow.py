@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib
 import io
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -106,4 +107,9 @@ def query(results: Sequence[StudyResults], question: str) -> list[Row]:
                 hint=f"the tables are {', '.join(TABLES)}; DESCRIBE trials lists columns, of which other_scores holds "
                 "the metrics of plugins",
             ) from error
-    return [dict(zip(names, row, strict=True)) for row in rows]
+    heads: list[str] = []
+    for name in names:  # a join has columns of one name: the second is name_2
+        heads.append(
+            next(head for at in itertools.count(1) if (head := f"{name}_{at}" if at > 1 else name) not in heads)
+        )
+    return [dict(zip(heads, row, strict=True)) for row in rows]

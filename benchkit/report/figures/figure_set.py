@@ -10,7 +10,7 @@ import re
 import sys
 import traceback
 import types
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cache
@@ -279,7 +279,9 @@ def data_tables(data: Any) -> tuple[tuple[str, str], ...]:
 
     Records are dataclasses; a record inside another repeats the other's plain fields. A tuple of fixed length becomes
     numbered columns; tuples of open length that a record has several of at one length become rows, a single one a
-    text of values parted by blanks in the record's own row.
+    text of values parted by blanks (names by semicolons) in the record's own row, and a table of its own where it holds
+    tuples. A field with `metadata={"apart": True}` never stands in rows with others, whatever its length. Beside
+    records, tuples of nothing but text say what is shown in which order, and are left out, as pictures are.
     """
     tables: dict[str, list[Row]] = {}
     _collect(data, "", {}, tables)
@@ -288,19 +290,20 @@ def data_tables(data: Any) -> tuple[tuple[str, str], ...]:
 
 def _collect(record: Any, name: str, above: Row, tables: dict[str, list[Row]]) -> None:
     own, nested, series = _parted(record)
-    texts = {_joined(name, key): text for key, text in _texts(series).items()}
+    texts, series, apart = _in_one_table(series, _apart(type(record)))
     here = {**above, **{_joined(name, key): value for key, value in own.items()}}
     for key, children in nested.items():
         for child in children:
             _collect(child, _joined(name, key), here, tables)
-    if series:
-        tables.setdefault(_joined(name, "values"), []).extend(_exploded(series, here, name))
-    elif (own or texts) and not nested:
-        tables.setdefault(name, []).append({**here, **texts})
+    for key, some in {"values": series, **{key: {key: values} for key, values in apart.items()}}.items():
+        if some and not (nested and all(isinstance(item, str) for values in some.values() for item in values)):
+            tables.setdefault(_joined(name, key), []).extend(_exploded(some, here, name))
+    if (own or texts) and not nested and not series:
+        tables.setdefault(name, []).append({**here, **{_joined(name, key): text for key, text in texts.items()}})
 
 
 def _parted(record: Any) -> tuple[Row, dict[str, Sequence[Any]], dict[str, Sequence[Any]]]:
-    """Return a record's plain fields, its fields that hold records, and its series of one length."""
+    """Return a record's plain fields, its fields that hold records, and its series."""
     own: Row = {}
     nested: dict[str, Sequence[Any]] = {}
     series: dict[str, Sequence[Any]] = {}
@@ -311,7 +314,7 @@ def _parted(record: Any) -> tuple[Row, dict[str, Sequence[Any]], dict[str, Seque
             if value and all(is_dataclass(item) for item in value):
                 nested[key] = value
             elif is_open and value:
-                series[key] = value
+                series.update({} if isinstance(value[0], bytes) else {key: value})
             else:
                 own.update(_spread(key, value))
         elif isinstance(value, Mapping):
@@ -321,15 +324,19 @@ def _parted(record: Any) -> tuple[Row, dict[str, Sequence[Any]], dict[str, Seque
     return own, nested, series
 
 
-def _texts(series: dict[str, Sequence[Any]]) -> Row:
-    """Take the series out that have no partner of their length, and return plain ones as text."""
-    lengths = [len(values) for values in series.values()]
-    alone = [key for key, values in series.items() if lengths.count(len(values)) == 1 and not _is_deep(values)]
-    texts = {key: " ".join(str(plain(item)) for item in series.pop(key)) for key in alone}
-    longest = max((len(values) for values in series.values()), default=0)
-    for key in [key for key, values in series.items() if len(values) < longest]:
-        del series[key]  # one table has one length
-    return texts
+def _in_one_table(series: Row, apart: Collection[str]) -> tuple[Row, Row, Row]:
+    """Return plain series without a partner of their length, as text; the longest with partners; and all others."""
+    lengths = {key: len(values) for key, values in series.items() if key not in apart}
+    alone = [key for key in series if key in apart or list(lengths.values()).count(lengths[key]) == 1]
+    texts = {key: _series_text(series[key]) for key in alone if not _is_deep(series[key])}
+    rest = {key: values for key, values in series.items() if key not in texts}
+    longest = max((lengths.get(key, 0) for key in rest), default=0)
+    together = {key: values for key, values in rest.items() if lengths.get(key) == longest}
+    return texts, together, {key: values for key, values in rest.items() if key not in together}
+
+
+def _series_text(values: Sequence[Any]) -> str:
+    return ("; " if isinstance(values[0], str) else " ").join(str(plain(item)) for item in values)
 
 
 def _is_deep(values: Sequence[Any]) -> bool:
@@ -339,6 +346,10 @@ def _is_deep(values: Sequence[Any]) -> bool:
 def _fields(record: Any) -> Iterator[tuple[str, Any, bool]]:
     for name, is_open in _field_kinds(type(record)):  # type: ignore[arg-type]
         yield name, getattr(record, name), is_open
+
+
+def _apart(cls: Any) -> frozenset[str]:
+    return frozenset(part.name for part in fields(cls) if part.metadata.get("apart"))
 
 
 @cache

@@ -6,7 +6,7 @@ import base64
 import bisect
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
@@ -68,7 +68,7 @@ class Confusion:
     accuracy: float
     counts: tuple[tuple[int, ...], ...]
     percent: tuple[tuple[float, ...], ...]
-    pairs: tuple[tuple[int, int, float], ...]
+    pairs: tuple[tuple[int, int, float], ...] = field(metadata={"apart": True})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import altair as alt
@@ -32,7 +32,7 @@ LOG_FROM = 20
 class RateCurve:
     """Conditions with one course of the learning rate, and that of the last step of each epoch from 1 on."""
 
-    conditions: tuple[str, ...]
+    conditions: tuple[str, ...] = field(metadata={"apart": True})
     rates: tuple[float, ...]
 
 
