@@ -171,6 +171,12 @@ def test_show_of_an_unknown_name_suggests(site: Path, capsys: pytest.CaptureFixt
     assert "error: there is no plugin 'torch-nb' (did you mean 'torch-bn'?)" in capsys.readouterr().err
 
 
+def test_show_of_a_name_of_another_kind_names_the_kind_that_lacks_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plugins", "show", "resnet", "--kind", "norm"]) == 2
+    told = capsys.readouterr().err
+    assert "error: there is no norm 'resnet'" in told and "known norms: bin, bn, gn" in told
+
+
 def test_an_unknown_kind_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plugins", "list", "--kind", "nrom"]) == 2
     assert "did you mean 'norm'?" in capsys.readouterr().err

@@ -182,6 +182,8 @@ def test_a_bad_machine_exits_with_1_and_no_traceback(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fake(monkeypatch, Answer(problem="libcudart.so: \x1b[31m no such file"))
+    assert main(["doctor", "--workspace", str(tmp_path)]) == 1
+    assert "1 of 7 findings is bad" in capsys.readouterr().out
 
     def breaks() -> Callable[[], None]:
         raise OSError("no /proc here")

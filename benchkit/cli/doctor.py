@@ -33,6 +33,8 @@ def doctor(
     if as_json:
         print_json({"healthy": not bad, "findings": encode(findings)})
     else:
-        print_text(f"{bad} of {len(findings)} findings are bad" if bad else "benchkit can work here")
+        print_text(
+            f"{bad} of {len(findings)} findings {'is' if bad == 1 else 'are'} bad" if bad else "benchkit can work here"
+        )
     if bad:
         raise typer.Exit(1)

@@ -314,6 +314,8 @@ class Registry:
             family, variant = ":".join(parts[:length]), ":".join(parts[length:]) or None
             if claims := [(entry, variant) for kind in kinds for entry in self.claims(kind, family)]:
                 return claims
+        if len(kinds) == 1:
+            raise self._unknown(kinds[0], name)
         known = sorted({known for kind in kinds for known in self.names(kind)})
         raise PluginError(
             f"there is no plugin {name!r}{nearest(name, known)}",
