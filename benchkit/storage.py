@@ -14,7 +14,7 @@ import secrets
 import stat
 import sys
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -42,6 +42,18 @@ def in_words(value: Any) -> str:
     """Return what people call the type of a value: a whole number, a list."""
     kind = type(value).__name__
     return WORDS.get({"list": "array", "tuple": "array", "dict": "object", "NoneType": "null"}.get(kind, kind), kind)
+
+
+def each_once(names: Iterable[str]) -> list[str]:
+    """Return names of columns, of which one that an earlier column has gets a number: the second `n` is `n_2`."""
+    known: list[str] = []
+    for name in names:
+        head, at = name, 1
+        while head in known:
+            at += 1
+            head = f"{name}_{at}"
+        known.append(head)
+    return known
 
 
 PLAIN = frozenset({str, int, float, bool, type(None)})

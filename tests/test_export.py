@@ -211,6 +211,11 @@ def test_predictions_of_the_commands_and_of_the_script_agree(
         assert row["class"] == name == max(classes, key=lambda known: classes[known])
         assert float(row["probability"]) == pytest.approx(float(chance), abs=1e-4) == max(classes.values())
         assert sum(classes.values()) == pytest.approx(1, abs=1e-5)
+    about = Path("model/model.json")
+    about.write_text(about.read_text().replace('"class 0"', '"photo"'))
+    assert main(["predict", "model", *given, "--csv"]) == 0
+    again = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert [(row["photo"], row["photo_2"]) for row in again] == [(row["photo"], row["class 0"]) for row in table]
     assert main(["predict", "model", str(photos / "class 2")]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 21
 

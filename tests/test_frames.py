@@ -27,8 +27,9 @@ from benchkit.errors import BenchkitError
 from benchkit.frames.arrow import arrow_table, parquet_bytes, query, schema_of
 from benchkit.frames.tables import EPOCHS, TABLES, TRIALS, rows_of
 from benchkit.frames.workspace import StudyFrames
-from benchkit.ledger import Ledger
+from benchkit.ledger import Ledger, read_results
 from benchkit.plan import make_plan
+from benchkit.storage import each_once
 
 polars = pytest.importorskip("polars")
 
@@ -176,7 +177,16 @@ def test_a_notebook_shows_the_answer_and_draws_the_reports_figures(tmp_path: Pat
 def test_a_folder_without_a_ledger_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BenchkitError, match="there is no ledger here"):
         benchkit.open(tmp_path)
+    for reads in (benchkit.open, read_results):
+        with pytest.raises(BenchkitError, match=r"sqlite:.*absent\.db: there is no ledger here"):
+            reads(tmp_path, storage=f"sqlite:///{tmp_path / 'absent.db'}")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("asked", ["", " ", ";", " ; \n"])
+def test_an_empty_question_is_refused(workspace: Path, asked: str) -> None:
+    with pytest.raises(BenchkitError, match="the query is empty"):
+        query([benchkit.open(workspace).study("tiny").results], asked)
 
 
 def test_without_the_extra_the_command_that_installs_it_is_told(
@@ -198,3 +208,9 @@ def test_a_query_keeps_both_of_two_columns_of_one_name(workspace: Path) -> None:
     results = benchkit.open(workspace).study("tiny").results
     (row,) = query([results], "select 1 as n, 2 as n, 3 as n_2, 4 as n")
     assert list(row.values()) == [1, 2, 3, 4] and list(row)[:2] == ["n", "n_2"]
+
+
+def test_columns_of_one_name_are_told_apart() -> None:
+    assert each_once(["photo", "class", "photo", "class_2", "class", "photo"]) == [
+        "photo", "class", "photo_2", "class_2", "class_3", "photo_3",
+    ]  # fmt: skip

@@ -276,11 +276,12 @@ def _rival_words(ranking: Ranking) -> str:
     """Return who may be as good as the leader, with gaps, and how many runs leave that open."""
     rivals, metric = ranking.rivals, ranking.metric
     behind = [_behind(ranking, row) for row in rivals]
-    ends = (min(behind), max(behind)) if len(behind) > 6 else ()
-    gaps = " to ".join(bare(metric, gap) for gap in ends) or listing([bare(metric, gap) for gap in behind])
     worse = f"{difference_unit(metric)} {_lower(metric)}".strip()
-    told = [f"{bare(metric, gap)} {worse}" if gap > TIE else "the same mean" for gap in behind]
-    gaps = listing(told) if min(behind) <= TIE and not ends else f"{gaps} {worse}"
+    gaps = f"{listing([bare(metric, gap) for gap in behind])} {worse}"
+    if len(behind) > 6:
+        gaps = f"{bare(metric, min(behind))} to {bare(metric, max(behind))} {worse}"
+    elif min(behind) <= TIE:
+        gaps = listing([f"{bare(metric, gap)} {worse}" if gap > TIE else "the same mean" for gap in behind])
     each = {row.estimate.n for row in (*ranking.rows[:1], *rivals)}
     runs = count(min(each), "run") if len(each) == 1 else f"{min(each)} to {max(each)} runs"
     cannot = "each cannot say" if max(each) > 1 else "each says nothing of the spread between random seeds"

@@ -19,6 +19,7 @@ from benchkit.cli.options import (
     Workspace,
 )
 from benchkit.registry import Registry
+from benchkit.storage import each_once
 from benchkit.study.study import study_name
 
 
@@ -80,7 +81,7 @@ def predict(
     found = predicted(network, exported, photos_in(photos))
     if as_csv:
         writer = csv.writer(sys.stdout)
-        writer.writerow(("photo", "class", "probability", *exported.class_names))
+        writer.writerow(each_once(("photo", "class", "probability", *exported.class_names)))
         for one in found:
             chances = [f"{chance:.6f}" for chance in one.probabilities]
             writer.writerow((one.photo, one.name, f"{max(one.probabilities):.6f}", *chances))

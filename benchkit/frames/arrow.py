@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import importlib
 import io
-import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 from benchkit.errors import BenchkitError, first_line
 from benchkit.frames.tables import TABLES, VERSION, FrameColumn, Kind, Row, rows_of
 from benchkit.results import StudyResults
-from benchkit.storage import write_atomically
+from benchkit.storage import each_once, write_atomically
 
 
 def need(module: str) -> Any:
@@ -94,6 +93,8 @@ def query(results: Sequence[StudyResults], question: str) -> list[Row]:
     it refuses.
     """
     duckdb, pa = need("duckdb"), need("pyarrow")
+    if not question.strip("; \t\n"):
+        raise BenchkitError("the query is empty", hint='ask for example: "select condition, test_accuracy from trials"')
     with duckdb.connect(":memory:", config={"enable_external_access": "false"}) as connection:
         for table in TABLES:
             connection.register(table, pa.concat_tables([arrow_table(one, table) for one in results]))
@@ -107,9 +108,5 @@ def query(results: Sequence[StudyResults], question: str) -> list[Row]:
                 hint=f"the tables are {', '.join(TABLES)}; DESCRIBE trials lists columns, of which other_scores holds "
                 "the metrics of plugins",
             ) from error
-    heads: list[str] = []
-    for name in names:  # a join has columns of one name: the second is name_2
-        heads.append(
-            next(head for at in itertools.count(1) if (head := f"{name}_{at}" if at > 1 else name) not in heads)
-        )
+    heads = each_once(names)  # a join has columns of one name
     return [dict(zip(heads, row, strict=True)) for row in rows]

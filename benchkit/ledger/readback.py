@@ -25,6 +25,7 @@ from benchkit.ledger.ledger import Attempts, Ledger, decisions_of, optuna_name
 from benchkit.ledger.tables import (
     attributes_of,
     chosen_params,
+    file_of,
     open_file,
     open_read_only,
     open_storage,
@@ -62,11 +63,18 @@ def read_results(
     return results_of(UntouchedLedger(workspace, storage), study, upcoming=upcoming)
 
 
+def is_there(workspace: Path, storage: str | None) -> bool:
+    """Return whether a workspace's ledger, or that of a `storage`, is there; whether a server's is, it tells itself."""
+    file = file_of(storage) if storage else workspace / "ledger.db"
+    return file is None or file.is_file()
+
+
 def _check_there(workspace: Path, storage: str | None) -> None:
-    if not storage and not (workspace / "ledger.db").is_file():
+    if not is_there(workspace, storage):
         raise LedgerError(
-            f"{workspace}: there is no ledger here",
-            hint="name its folder with --workspace, or run benchkit sweep first",
+            f"{storage or workspace}: there is no ledger here",
+            hint=f"name its {'file with --storage' if storage else 'folder with --workspace'}, or run benchkit sweep "
+            "first",
         )
 
 

@@ -135,6 +135,16 @@ def open_storage(url: str, patience: float = 0.0) -> RDBStorage:
     return storage
 
 
+def file_of(url: str) -> Path | None:
+    """Return the file of an SQLite URL; None for one of a server, of memory alone, or that is none."""
+    try:
+        found = sqlalchemy.make_url(url)
+    except sqlalchemy.exc.ArgumentError:
+        return None
+    named = found.database if found.get_backend_name() == "sqlite" else None
+    return Path(named) if named and named != ":memory:" else None
+
+
 def open_read_only(url: str | None, file: Path) -> RDBStorage:
     """Return a storage that writes nothing, not even the tables that an empty one lacks: the URL's, else the file's.
 
@@ -145,7 +155,7 @@ def open_read_only(url: str | None, file: Path) -> RDBStorage:
         asked = {**CONNECTION, "options": f"{CONNECTION['options']} -c default_transaction_read_only=on"}
         options = {**SERVER, **({"connect_args": asked} if address.startswith("postgresql") else {})}
     else:
-        path = Path(sqlalchemy.make_url(url).database or "") if url else file
+        path = (file_of(url) if url else None) or file
         uri = f"file:{quote(str(path.resolve()))}?mode=ro"
         # Each look opens the file anew: it may be another one by now.
         options = {"creator": lambda: sqlite3.connect(uri, uri=True, timeout=READING_SECONDS), "poolclass": NullPool}

@@ -11,7 +11,7 @@ from benchkit.analysis.candidates import Standing
 from benchkit.data.dataset import warnings_of
 from benchkit.errors import DataError
 from benchkit.ledger import Ledger
-from benchkit.ledger.readback import UntouchedLedger, confirm_conditions
+from benchkit.ledger.readback import UntouchedLedger, confirm_conditions, is_there
 from benchkit.plan import Condition, Plan, make_plan
 from benchkit.registry import Registry
 from benchkit.study.checks import check_plan
@@ -81,7 +81,7 @@ def estimate(request: Request, registry: Registry, say: Callable[[str], None] = 
     """
     plan = make_plan(request.study, only=request.only)
     check_plan(plan, registry)
-    if request.storage or (request.workspace / "ledger.db").exists():
+    if is_there(request.workspace, request.storage):
         ledger = UntouchedLedger(request.workspace, request.storage or None)
         refuse_other_decisions(ledger, request)
         request = replace(request, device=decided_device(ledger, request))
