@@ -562,9 +562,7 @@ def behind_elsewhere(results: StudyResults, ranking: Ranking) -> tuple[BehindEls
     if best is None or main not in metric_names():
         return ()
     found = []
-    for name in OTHERS:
-        if name == main:
-            continue
+    for name in (other for other in OTHERS if other != main):
         others = candidates(results, f"{split}.{name}")
         leader = next((one for one in others.left if one.key == best.key), None)
         if leader is not None and leader.p is not None:
