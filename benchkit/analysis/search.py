@@ -11,6 +11,7 @@ from typing import Any, Literal
 from benchkit.analysis.comparisons import ALPHA, PairedComparison, paired_by_repeat
 from benchkit.analysis.estimates import Estimate, estimate_of, planned_trials, searched_conditions, values_by_repeat
 from benchkit.analysis.wording import (
+    TIE,
     Finding,
     amount,
     count,
@@ -234,7 +235,7 @@ def _conclusion(search: SearchSummary) -> Conclusion:
     if confirmation.gain is None:
         return "alone"
     gain = confirmation.gain.difference.mean
-    if abs(gain) < ROUNDING:
+    if abs(gain) <= TIE:
         return "as good"
     return "better" if (gain < 0 if search.direction == "minimize" else gain > 0) else "worse"
 
@@ -242,11 +243,7 @@ def _conclusion(search: SearchSummary) -> Conclusion:
 def _is_open(search: SearchSummary) -> bool:
     """Return whether fresh repeats differ from those of the study's own settings by what may be chance."""
     gain = search.confirmation.gain if search.confirmation else None
-    return (
-        gain is not None
-        and abs(gain.difference.mean) >= ROUNDING
-        and (gain.n < 2 if gain.p is None else gain.p >= ALPHA)
-    )
+    return gain is not None and abs(gain.difference.mean) > TIE and (gain.n < 2 if gain.p is None else gain.p >= ALPHA)
 
 
 def _searched(search: SearchSummary) -> Finding:
@@ -413,7 +410,7 @@ def which(search: SearchSummary) -> str:
 
 def winner_bias_findings(searches: Sequence[SearchSummary]) -> list[Finding]:
     """Say how far the score of each search's best trial was from what fresh repeats of its settings give."""
-    known = [one for one in searches if one.confirmation and one.confirmation.chosen and abs(_off(one) or 0) > ROUNDING]
+    known = [one for one in searches if one.confirmation and one.confirmation.chosen and abs(_off(one) or 0) > TIE]
     alike = _grouped(known, lambda search: ((_off(search) or 0.0) > 0, _promised(search)))
     return [_biased(group[0]) if len(group) == 1 else _biased_alike(group) for group in alike]
 
