@@ -4,6 +4,7 @@ BenchkitError              anything a user can cause or mend; printed without tr
 ├── StudyError             a study file, an override or a factor is wrong
 ├── PluginError            a plugin is unknown, ambiguous, broken or was given wrong options
 ├── DataError              a data set cannot be found, read or trusted
+│   └── UnfitDataError     it is here, and is not what its contract or the study asks for
 ├── LedgerError            the workspace or its storage cannot be used
 ├── TrainingError          a trial cannot be trained as asked
 │   └── DivergedError      the loss became non-finite
@@ -50,6 +51,10 @@ class PluginError(BenchkitError):
 
 class DataError(BenchkitError):
     """A data set cannot be found, read or trusted."""
+
+
+class UnfitDataError(DataError):
+    """A data set is here, and is not what its contract or the study asks for; none that is still to be fetched."""
 
 
 class LedgerError(BenchkitError):

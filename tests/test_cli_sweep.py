@@ -218,6 +218,15 @@ def test_a_device_that_is_not_there_is_told(
     assert "--device cuda:99: there is no such device here" in told and "Traceback" not in told
 
 
+def test_a_preview_refuses_what_a_sweep_refuses(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = write(folder / "tiny.toml", repeats=1)
+    for more in ((), ("--dry-run",)):
+        assert run_here(monkeypatch, folder, "sweep", study, "--set", "data.val_size=900000", *more, pool=Pool) == 2
+        assert "has fewer images than the study asks for" in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_preview_as_json_trains_nothing(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

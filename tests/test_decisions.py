@@ -83,6 +83,10 @@ def test_the_first_trial_decides_and_another_value_is_refused(
             assert run_here(monkeypatch, tmp_path, *more, *asked, *dry) == 2
             told = capsys.readouterr().err
             assert all(value in told for value in values), told
+    for dry in ((), ("--dry-run",)):
+        assert run_here(monkeypatch, tmp_path, *more, "--device", "gpu", *dry) == 2
+        told = capsys.readouterr().err
+        assert "there is no such device" in told and "decided" not in told, told
     assert [trial.state for trial in read_results(tmp_path / "benchkit-runs").trials] == ["done"]
 
 

@@ -118,7 +118,9 @@ def test_questions_are_answered_or_refused_in_one_line(workspace: Path, capsys: 
         told = " ".join(capsys.readouterr().err.split())
         assert "the query was refused" in told and "other_scores holds the metrics of plugins" in told
     assert main(["export", "tiny", "--workspace", str(workspace), "--to", "xlsx", "--out", str(workspace)]) == 2
-    assert "--to xlsx --out: expected parquet or csv" in capsys.readouterr().err
+    assert "--to xlsx: expected parquet, csv, mlflow, tensorboard, wandb" in capsys.readouterr().err
+    assert main(["export", "tiny", "--workspace", str(workspace), "--to", "mlflow", "--out", str(workspace)]) == 2
+    assert "--to mlflow --out: expected parquet or csv" in capsys.readouterr().err
     assert not (workspace / "stolen.csv").exists() and not list(workspace.rglob("*.duckdb"))
 
 

@@ -11,7 +11,8 @@ import typer
 
 from benchkit.cli.app import print_json, print_note, print_table, print_text
 from benchkit.cli.options import DEFAULT_WORKSPACE, AsJson, MetricFiles, Storage, StudyName, Workspace, know_metrics
-from benchkit.errors import BenchkitError
+from benchkit.errors import BenchkitError, nearest
+from benchkit.registry import Registry
 from benchkit.study.study import study_name
 
 
@@ -54,6 +55,10 @@ def export(
     from benchkit.trackers.address import tracker_of
 
     address = tracker_of(to, "--to")
+    known = ("parquet", "csv", *Registry.installed(plugin, allow_shadow=True).names("trackers"))
+    if not follow and address.name.rpartition(":")[2] not in known:
+        what = f"--to {address.name}: expected {', '.join(known)}{nearest(address.name, known)}"
+        raise BenchkitError(what, hint="a tracker in a file of yours needs --plugin FILE")
     if out is not None:
         what = f"--to {address.name} --out: expected parquet or csv, which alone are written into a folder"
         raise BenchkitError(what, hint=f"a tracker gets its address so: --to {address.name}=ADDRESS")

@@ -18,7 +18,7 @@ from typing import Any, cast
 import numpy as np
 
 from benchkit.data.prepared import data_root, find_prepared
-from benchkit.errors import BenchkitError, DataError, first_line, listed, where_raised
+from benchkit.errors import BenchkitError, DataError, UnfitDataError, first_line, listed, where_raised
 from benchkit.metrics import unbalanced
 from benchkit.protocols import Split, Splits
 from benchkit.registry import Registry
@@ -74,7 +74,7 @@ def load_data(registry: Registry, ref: PluginRef, root: Path, study_file: Path |
     with naming(registry, ref.name), made_by(registry.resolve("datasets", ref.name)[0]):
         splits = plugin(root)
         if not isinstance(splits, Splits):
-            raise DataError(f"it returned a {type(splits).__name__}, expected benchkit.Splits")
+            raise UnfitDataError(f"it returned a {type(splits).__name__}, expected benchkit.Splits")
     return splits
 
 
@@ -371,7 +371,7 @@ def draw(labels: np.ndarray, size: int, seed: int) -> np.ndarray:
 def _check(splits: Splits) -> None:
     problems = [line for name, split in splits.named.items() for line in _misfits(name, split, splits)]
     if problems:
-        raise DataError("the data set does not keep its contract", problems=problems)
+        raise UnfitDataError("the data set does not keep its contract", problems=problems)
 
 
 def _misfits(name: str, split: Split, splits: Splits) -> list[str]:
@@ -400,7 +400,7 @@ def _check_sizes(settings: DataSettings, val: int, train: int, test: int) -> Non
         if asked[name] > there[name] or there[name] < 1
     ]
     if problems:
-        raise DataError(
+        raise UnfitDataError(
             "the data set has fewer images than the study asks for",
             problems=problems,
             hint="ask for fewer; a train_size or test_size of 0 takes all that are left, a val_size of 0 all of a val "
@@ -441,7 +441,7 @@ def folds_of(labels: np.ndarray, groups: np.ndarray | None, n: int, seed: int) -
     units = np.arange(len(labels)) if groups is None else groups
     few = [int(label) for label in classes if len(np.unique(units[labels == label])) < n]
     if few:
-        raise DataError(
+        raise UnfitDataError(
             f"{n} folds need {n} images of each class{'' if groups is None else ', in as many groups'}",
             problems=[f"class {label}: {int((labels == label).sum())} images" for label in few],
             hint="set fewer repeats.n, or repeats.splits = 'fixed'",

@@ -27,8 +27,8 @@ DEVICE_KIND = "device kind"
 def refuse_other_decisions(ledger: Ledger, request: Request) -> None:
     """Raise `LedgerError` when a sweep asks for something else than what is decided for its study."""
     study = request.study
-    if request.device != "auto":
-        kind = request.device.partition(":")[0]
+    kind = request.device.partition(":")[0]
+    if kind in ("cpu", "cuda", "mps"):  # what is no device is refused where devices are looked for
         refuse_otherwise(ledger, study.name, DEVICE_KIND, kind, f"--device {request.device}")
     for name, asked in asked_once(study).items():
         if asked != "auto":

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 from benchkit.analysis.candidates import Standing
 from benchkit.data.dataset import warnings_of
-from benchkit.errors import DataError
+from benchkit.errors import DataError, UnfitDataError
 from benchkit.ledger import Ledger
 from benchkit.ledger.readback import UntouchedLedger, confirm_conditions, is_there
 from benchkit.plan import Condition, Plan, make_plan
@@ -177,6 +177,8 @@ def _probes(
         named = f"{timed[0].display_label}{f' and {len(timed) - 1} more' if len(timed) > 1 else ''}"
         say(f"trying the networks, then timing a few steps of {named}, for {MOST_SECONDS:.0f} seconds at the most")
         probes, device = _probe(request, plan, devices, left, timed, say)
+    except UnfitDataError:
+        raise
     except DataError as error:
         return {}, request.device, str(error)
     return probes, device, ""
