@@ -62,6 +62,23 @@ def test_an_unknown_study_and_an_absent_ledger_are_told(capsys: pytest.CaptureFi
     assert "there is no ledger here" in capsys.readouterr().err
 
 
+def test_a_study_of_which_only_the_tiny_version_was_swept_is_told_with_the_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ledger = Ledger(tmp_path / "other")
+    ledger.register(make_plan(study_of(name="foo-smoke")), {}, "benchkit sweep foo.toml --smoke -w other")
+    assert main(["report", "foo.toml", "--workspace", str(tmp_path / "other")]) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "'foo' was not swept yet, only its tiny version, 'foo-smoke'" in told
+    assert "benchkit sweep foo.toml -w other trains it" in told
+
+
+def test_a_score_is_told_in_its_unit(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["status"]) == 0
+    head, row = capsys.readouterr().out.splitlines()[:2]
+    assert head.endswith("test accuracy") and row.endswith("33.33 % (n = 1)")
+
+
 def test_seats_are_told_at_the_epoch_that_their_trials_are_at(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

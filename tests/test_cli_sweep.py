@@ -172,6 +172,8 @@ def read_all(descriptor: int) -> str:
     [
         (["none.toml"], "none.toml: there is no such study file"),
         (["quikstart"], "quikstart: there is no study of that name (did you mean 'quickstart'?)"),
+        (["quikstart"], "or give the path of a TOML file"),
+        (["."], "or give the path of a TOML file"),
         (["tin.toml"], "tin.toml: there is no such study file (did you mean 'tiny.toml'?)"),
         (["tiny.toml", "--set", "train.epoch=3"], "tiny.toml --set train.epoch=3: this study cannot be used"),
         (["tiny.toml", "--set", "train.epoch=3"], "train.epoch: unknown key (did you mean 'epochs'?)"),

@@ -27,7 +27,7 @@ def queued(workspace: Path, repeats: int = 2) -> Queue:
 def test_a_fresh_study_waits_and_has_no_pace(tmp_path: Path) -> None:
     queued(tmp_path)
     status = status_of(read_results(tmp_path))
-    assert [(row.condition, dict(row.states), row.score, row.words) for row in status.rows] == [
+    assert [(row.condition, dict(row.states), row.score, row.words(status.metric)) for row in status.rows] == [
         ("0.1", {"waiting": 2}, None, ""), ("0.3", {"waiting": 2}, None, ""),
     ]  # fmt: skip
     assert status.seconds_left is None
@@ -55,7 +55,7 @@ def test_states_scores_failures_and_the_time_left(tmp_path: Path) -> None:
     status = status_of(read_results(tmp_path))
     assert dict(status.rows[0].states) == {"done": 1, "diverged": 1, "stale": 1}
     assert dict(status.rows[1].states) == {"failed": 1, "running": 1, "waiting": 1}
-    assert (status.rows[0].score, status.rows[0].words) == (METRICS.accuracy, "0.3333 (n = 1)")
+    assert (status.rows[0].score, status.rows[0].words("test.accuracy")) == (METRICS.accuracy, "33.33 % (n = 1)")
     assert status.failures == ("0.1 repeat 1: diverged: loss is nan", "0.3 repeat 0: failed: ValueError: x")
     assert status.running == ("0.3 repeat 1: running, epoch 0 done",)
     assert status.seconds_left == pytest.approx(2.0 * 3)  # three trials at the two seconds of the one that is done

@@ -24,6 +24,7 @@ def status(
 
     Exit code 1: files of trials were lost or changed.
     """
+    from benchkit.analysis.wording import metric_words
     from benchkit.ledger import read_results
     from benchkit.ledger.cleaning import removed_words
     from benchkit.sweep.seat_lines import ended_names, recorded_epochs, seats_of
@@ -42,8 +43,11 @@ def status(
         print_json({**found.plain(), "seats": encode(seats)})
         raise typer.Exit(found.broken)
     states = [state for state in found.states if any(row.states.get(state) for row in found.rows)]
-    rows = [(row.condition, row.kind, *(row.states.get(state, 0) for state in states), row.words) for row in found.rows]
-    print_table(("condition", "kind", *states, found.metric), rows)
+    rows = [
+        (row.condition, row.kind, *(row.states.get(state, 0) for state in states), row.words(found.metric))
+        for row in found.rows
+    ]
+    print_table(("condition", "kind", *states, metric_words(found.metric)), rows)
     for failure in found.failures:
         print_text(line(failure), "yellow")
     for running in found.running:

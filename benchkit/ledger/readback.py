@@ -17,7 +17,7 @@ import optuna
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from benchkit.analysis.candidates import standing
+from benchkit.analysis.candidates import standing, without_options
 from benchkit.analysis.wording import count
 from benchkit.errors import LedgerError, nearest
 from benchkit.ledger.leases import LEASE, Sweep
@@ -170,6 +170,12 @@ def known_studies(ledger: Ledger, names: Sequence[str] = ()) -> tuple[str, ...]:
     known = ledger.studies()
     absent = next((name for name in names if name not in known), "")
     hint = f"known: {', '.join(known)}" if known else "train one first: benchkit sweep quickstart"
+    if (tiny := f"{absent}-smoke") in known:
+        whole = without_options(attributes_of(ledger.storage, tiny)["command"].split(), (), ("--smoke", "--json"))
+        raise LedgerError(
+            f"{ledger.workspace}: {absent!r} was not swept yet, only its tiny version, {tiny!r}",
+            hint=f"{' '.join(whole) or 'benchkit sweep STUDY'} trains it",
+        )
     if absent:
         raise LedgerError(
             f"{ledger.workspace}: the ledger holds no study {absent!r}{nearest(absent, known)}", hint=hint

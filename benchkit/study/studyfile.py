@@ -76,7 +76,8 @@ def find_study(text: str, registry: Registry, *, overrides: Sequence[str] = (), 
             path = registry.study_file(text)
         except PluginError as error:
             near = nearest(text, registry.names("studies"))
-            raise StudyError(f"{text}: there is no study of that name{near}", hint=error.hint or known) from error
+            hint = error.hint if registry.claims("studies", text) else known
+            raise StudyError(f"{text}: there is no study of that name{near}", hint=hint) from error
     study = read_study(path, overrides=overrides, smoke=smoke)
     if smoke:
         _know_data(study, registry)

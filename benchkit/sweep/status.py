@@ -16,7 +16,7 @@ from benchkit.analysis.candidates import (
     sweep_command,
 )
 from benchkit.analysis.estimates import compared
-from benchkit.analysis.wording import duration
+from benchkit.analysis.wording import duration, measured
 from benchkit.plan import Condition, InterimAnalysis, Plan, planned_looks
 from benchkit.results import FINISHED, REPEATED, RETRIED, WITHOUT_FILES, StudyResults, Trial
 from benchkit.storage import encode
@@ -39,10 +39,9 @@ class ConditionStatus:
     score: float | None
     scored: int
 
-    @property
-    def words(self) -> str:
-        """Return the score as people read it: `0.9812 (n = 3)`, nothing without one."""
-        return "" if self.score is None else f"{self.score:.4f} (n = {self.scored})"
+    def words(self, metric: str) -> str:
+        """Return the score, which is of a metric, as people read it: `98.12 % (n = 3)`, nothing without one."""
+        return "" if self.score is None else f"{measured(metric, self.score)} (n = {self.scored})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
