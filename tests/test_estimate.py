@@ -90,6 +90,19 @@ def test_the_preview_of_long_trials_on_a_processor_tells_of_compiling(
     assert ("--set train.compile=always" in " ".join(capsys.readouterr().out.split())) == told
 
 
+def test_of_a_finished_study_the_preview_says_that_nothing_is_left(
+    tmp_path: Path, timed: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = study_of(FACTOR)
+    ledger, plan = Ledger(tmp_path), make_plan(study)
+    ledger.register(plan, {}, "")
+    ledger.enqueue(plan)
+    finish_all(ledger, plan, lambda claim: Outcome(state="done", metrics={"val": METRICS, "test": METRICS}))
+    preview(Request(study=study, workspace=tmp_path, data_root=DATA, jobs=1), Registry.installed(), as_json=False)
+    shown = capsys.readouterr().out
+    assert [line.endswith("none left") for line in shown.splitlines()[1:3]] == [True, True] and "?" not in shown
+
+
 def test_a_fresh_search_will_be_confirmed(tmp_path: Path, timed: list[str]) -> None:
     found = estimated(tmp_path / "runs", study_of(SEARCH, epochs=1, repeats=2))
     assert (found.left, found.confirms) == (2 + 4 + 2, 2)

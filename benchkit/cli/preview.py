@@ -38,7 +38,7 @@ def preview(request: Request, registry: Registry, *, as_json: bool) -> None:
             row.condition.kind,
             f"{row.finished}/{row.trials}",
             row.epochs,
-            duration(row.seconds, whole=True) if row.seconds is not None else "?",
+            duration(row.seconds, whole=True) if row.seconds is not None else "?" if row.left else "none left",
         )
         for row in estimated.conditions
     ]
