@@ -27,7 +27,7 @@ import benchkit.sweep.orchestration
 from benchkit.cli import main
 from benchkit.data.prepared import EARLIER
 from benchkit.errors import BenchkitError, DataError, ReportError
-from benchkit.export import onnx_file
+from benchkit.export import onnx_file, prediction
 from benchkit.export.choice import choose
 from benchkit.export.described import Exported, ImageRule, load_exported, read_exported
 from benchkit.export.prediction import input_of, logits_of, photos_in, pixels_of
@@ -211,6 +211,11 @@ def test_predictions_of_the_commands_and_of_the_script_agree(
         assert row["class"] == name == max(classes, key=lambda known: classes[known])
         assert float(row["probability"]) == pytest.approx(float(chance), abs=1e-4) == max(classes.values())
         assert sum(classes.values()) == pytest.approx(1, abs=1e-5)
+    with monkeypatch.context() as patched:
+        patched.setattr(prediction, "logits_of", lambda *given: np.array([[0.0, -20.0, -40.0]] * len(given[2])))
+        assert main(["predict", "model", given[0], "--csv"]) == 0
+    (row,) = csv.DictReader(capsys.readouterr().out.splitlines())
+    assert (row["class 0"], row["class 1"], row["class 2"]) == ("1", "2.06115e-09", "4.24835e-18")
     about = Path("model/model.json")
     about.write_text(about.read_text().replace('"class 0"', '"photo"'))
     assert main(["predict", "model", *given, "--csv"]) == 0
@@ -323,6 +328,11 @@ def test_nothing_is_written_over_and_broken_folders_are_named(
     with pytest.raises(DataError, match="no such file or folder") as caught:
         photos_in([tmp_path / "absent.png"])
     assert caught.value.problems == (str(tmp_path / "absent.png"),)
+
+
+def test_a_folder_that_is_not_there_is_told_as_that(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", str(tmp_path / "nix"), "a.png"]) == 2
+    assert "nix: there is no such folder" in " ".join(capsys.readouterr().err.split())
 
 
 def test_photos_that_cannot_be_read_are_all_named(tmp_path: Path) -> None:

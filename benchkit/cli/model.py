@@ -83,8 +83,8 @@ def predict(
         writer = csv.writer(sys.stdout)
         writer.writerow(each_once(("photo", "class", "probability", *exported.class_names)))
         for one in found:
-            chances = [f"{chance:.6f}" for chance in one.probabilities]
-            writer.writerow((one.photo, one.name, f"{max(one.probabilities):.6f}", *chances))
+            chances = [f"{chance:.6g}" for chance in one.probabilities]
+            writer.writerow((one.photo, one.name, f"{max(one.probabilities):.6g}", *chances))
         return
     rows: list[tuple[object, ...]] = []
     try:

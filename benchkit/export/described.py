@@ -71,6 +71,8 @@ class Exported:
 def read_exported(folder: Path) -> Exported:
     """Return what a folder says of the model in it; raise `DataError` when it holds none, or none that is known."""
     file = folder / DESCRIPTION
+    if not folder.exists():
+        raise DataError(f"{folder}: there is no such folder", hint="benchkit model writes one")
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
