@@ -110,6 +110,8 @@ def test_questions_are_answered_or_refused_in_one_line(workspace: Path, capsys: 
     assert capsys.readouterr().out.split() == ["condition", "trials", "0.1", "5", "0.3", "5"]
     assert main([*ask, "select started from trials limit 1", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["started"].startswith("20")
+    assert main([*ask, "select 'nan'::double as a, 2.5::double as b, [1e400::double, 1.0] as c", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == [{"a": None, "b": 2.5, "c": [None, 1.0]}]
     assert main(["query", "studies/tiny.toml", *ask[2:], "select 1 from trials where false"]) == 0
     assert "no row answers the query" in capsys.readouterr().err
     for wrong in ("select accuracy from trials", "not sql", f"select * from read_csv('{workspace}/ledger.db')",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from pathlib import Path
@@ -86,7 +87,7 @@ def query(
 
     rows = ask([read_results(workspace, study_name(study), storage or None)], question)
     if as_json:
-        print_json([{name: _plain(value) for name, value in row.items()} for row in rows])
+        print_json([_plain(row) for row in rows])
     elif rows:
         print_table(tuple(rows[0]), [["" if value is None else str(value) for value in row.values()] for row in rows])
     else:
@@ -94,4 +95,11 @@ def query(
 
 
 def _plain(value: Any) -> Any:
-    return value if value is None or isinstance(value, bool | int | float | str | dict | list) else str(value)
+    """Return a value as JSON has it: null where a number is none, as in results.json."""
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
