@@ -86,6 +86,20 @@ def test_what_diverged_is_null_with_a_state_and_nothing_is_nan(workspace: Path) 
     assert not [value for value in numbers if isinstance(value, float) and not math.isfinite(value)]
 
 
+def test_the_selected_epoch_and_the_scores_on_train_stand_in_the_last_columns(workspace: Path) -> None:
+    results = benchkit.open(workspace).study("tiny").results
+    first = results.trials[0]
+    assert first.outcome is not None
+    train = replace(first.outcome.metrics["test"], accuracy=0.625, loss=0.5)
+    outcome = replace(first.outcome, selected_epoch=2, metrics={**first.outcome.metrics, "train": train})
+    rows = rows_of(replace(results, trials=(replace(first, outcome=outcome), *results.trials[1:])), "trials")
+    assert (rows[0]["selected_epoch"], rows[0]["train_accuracy"], rows[0]["train_loss"]) == (2, 0.625, 0.5)
+    assert rows[0]["test_accuracy"] == first.score("test.accuracy")
+    assert {row["train_accuracy"] for row in rows if row["state"] == "diverged"} == {None}
+    names = [one.name for one in TRIALS]
+    assert names.index("selected_epoch") == names.index("settings") + 1 and names[-1].startswith("train_")
+
+
 def test_files_are_read_back_as_they_were_written(workspace: Path, tmp_path: Path) -> None:
     import pyarrow.parquet
 

@@ -16,7 +16,7 @@ from benchkit.analysis.estimates import Estimate, estimate_of
 from benchkit.analysis.summary import dotted_settings
 from benchkit.metrics import SCORES
 from benchkit.plan import Condition
-from benchkit.results import EpochRecord, SplitName, StudyResults
+from benchkit.results import SPLITS, EpochRecord, SplitName, StudyResults
 
 VERSION = "1"
 """Of the columns: it grows when one changes its meaning or goes."""
@@ -24,7 +24,6 @@ VERSION = "1"
 Kind = Literal["text", "whole", "number", "yes-no", "time", "texts", "numbers"]
 """texts and numbers are maps from names to text or numbers."""
 Row = dict[str, Any]
-SPLIT_NAMES: tuple[SplitName, ...] = ("val", "test")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,10 +35,10 @@ class FrameColumn:
     meaning: str
 
 
-def _scores() -> tuple[FrameColumn, ...]:
+def _scores(*splits: SplitName) -> tuple[FrameColumn, ...]:
     return tuple(
         FrameColumn(name=f"{split}_{one.name}", kind="number", meaning=f"{one.words} on {split}, as stored")
-        for split in SPLIT_NAMES
+        for split in splits
         for one in SCORES
     )
 
@@ -62,7 +61,7 @@ TRIALS = (
     FrameColumn(name="started", kind="time", meaning="when it was first begun, UTC"),
     FrameColumn(name="finished", kind="time", meaning="when it ended, UTC"),
     FrameColumn(name="epochs", kind="whole", meaning="epochs that it trained"),
-    *_scores(),
+    *_scores("val", "test"),
     FrameColumn(name="other_scores", kind="numbers", meaning="scores by metrics of plugins, by split.name"),
     FrameColumn(name="seconds", kind="number", meaning="training time, validation included"),
     FrameColumn(name="images_per_second", kind="number", meaning="training images over training time"),
@@ -74,6 +73,8 @@ TRIALS = (
     FrameColumn(name="precision", kind="text", meaning="the precision that it was trained in"),
     FrameColumn(name="params", kind="texts", meaning="what a search chose, by setting"),
     FrameColumn(name="settings", kind="texts", meaning="the condition's settings, by dotted path"),
+    FrameColumn(name="selected_epoch", kind="whole", meaning="the epoch, from 1, whose weights were scored"),
+    *_scores("train"),
 )
 
 EPOCHS = (
@@ -141,11 +142,12 @@ def trial_rows(results: StudyResults) -> Iterator[Row]:
             "images_per_second": _number(cost.images_per_second) if cost else None,
             "peak_memory_mib": _number(cost.peak_memory) or None if cost else None,
             "energy_joules": _number(cost.energy) or None if cost else None,
+            "selected_epoch": (outcome.selected_epoch or None) if outcome else None,
             "params": {path: str(value) for path, value in trial.params.items()},
             "settings": _settings(trial.condition),
         }
         own = {one.name for one in SCORES}
-        for split in SPLIT_NAMES:
+        for split in SPLITS:
             scored = outcome.metrics.get(split) if outcome and trial.state == "done" else None
             for one in SCORES:
                 value = scored.value(one.name) if scored else None
