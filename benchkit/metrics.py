@@ -434,7 +434,12 @@ UNBALANCED = 3
 """From this many times the images of the smallest class on, the largest one is warned of."""
 
 
-def unbalanced(facts: Mapping[str, Any]) -> bool:
-    """Return whether the largest class of train has three times the images of the smallest, or more."""
-    counts = facts.get("class_counts", {}).get("train", ())
+def pooled_counts(facts: Mapping[str, Any]) -> list[int]:
+    """Return the images of each class in all splits together, which folds draw from."""
+    return [sum(counts) for counts in zip(*facts.get("class_counts", {}).values(), strict=True)]
+
+
+def unbalanced(facts: Mapping[str, Any], *, folds: bool = False) -> bool:
+    """Return whether the largest class of train, or of all `folds`, has three times the smallest's images or more."""
+    counts = pooled_counts(facts) if folds else facts.get("class_counts", {}).get("train", ())
     return any(counts) and max(counts) >= UNBALANCED * min(counts)

@@ -11,13 +11,16 @@ from benchkit_datasets.npz import npz
 from figure_results import metrics
 from sklearn.dummy import DummyClassifier
 from test_degenerate import OTHER, SOUND, study
+from tiny_study import METRICS, finish_all, study_of
 
 from benchkit import Split, Splits
 from benchkit.analysis.estimates import class_balance, constant_words
 from benchkit.analysis.summary import summarize
 from benchkit.cli import main
 from benchkit.data.dataset import balance_warning, facts_of
-from benchkit.results import StudyResults
+from benchkit.ledger import Ledger, read_results
+from benchkit.plan import make_plan
+from benchkit.results import Outcome, StudyResults
 from benchkit.study.settings import PluginRef
 
 
@@ -69,6 +72,19 @@ def test_of_folds_all_test_images_count_and_the_share_is_a_mean_over_folds() -> 
     assert (balance.most, balance.least) == (("plane", 13 + 9), ("cat", 3 + 2))
     assert [row.accuracy for row in balance.constant] == [pytest.approx((13 / 20 + 9 / 13) / 2)]
     assert constant_words(balance, "test.accuracy").endswith("“plane”, always would score 67.12 %.")
+
+
+@pytest.mark.parametrize(("train", "test", "there"), [([50, 10], [10, 50], False), ([10, 10], [50, 1], True)])
+def test_of_folds_the_balanced_accuracy_goes_by_all_images(
+    tmp_path: Path, train: list[int], test: list[int], there: bool
+) -> None:
+    folds = replace(study_of(repeats=2), splits="folds")
+    ledger, plan = Ledger(tmp_path), make_plan(folds)
+    ledger.register(plan, {"class_counts": {"train": train, "test": test}}, "")
+    ledger.enqueue(plan)
+    finish_all(ledger, plan, lambda claim: Outcome(state="done", metrics={"val": METRICS, "test": METRICS}))
+    trial = read_results(tmp_path).trials[0]
+    assert (trial.value("test.balanced_accuracy") is not None) == there
 
 
 def test_a_part_of_train_is_counted_as_it_was_trained_on() -> None:

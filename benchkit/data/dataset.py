@@ -19,7 +19,7 @@ import numpy as np
 
 from benchkit.data.prepared import data_root, find_prepared
 from benchkit.errors import BenchkitError, DataError, UnfitDataError, first_line, listed, where_raised
-from benchkit.metrics import unbalanced
+from benchkit.metrics import pooled_counts, unbalanced
 from benchkit.protocols import Split, Splits
 from benchkit.registry import Registry
 from benchkit.registry.options import bind_options, options_of
@@ -191,8 +191,7 @@ def warnings_of(facts: Mapping[str, Any], folds: bool) -> list[str]:
     Folds pool the images of all splits, and keep groups whole.
     """
     if folds:
-        pool = [sum(counts) for counts in zip(*facts.get("class_counts", {}).values(), strict=True)]
-        pooled = {**facts, "class_counts": {"train": pool}, "pooled": "all images together"}
+        pooled = {**facts, "class_counts": {"train": pooled_counts(facts)}, "pooled": "all images together"}
         return [words for words in (balance_warning(pooled),) if words]
     torn = f"{facts['name']}: {TORN}" if TORN in facts.get("notes", ()) else ""
     return [words for words in (balance_warning(facts), absence_warning(facts), torn) if words]

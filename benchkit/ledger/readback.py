@@ -134,7 +134,8 @@ def results_of(ledger: Ledger, name: str | None = None, *, upcoming: bool = Fals
     read = ledger.trials_and_earlier(whole, attempts)
     for environment in (trial.outcome.environment for trial in read[0] if trial.outcome):
         know_recorded(environment)
-    asked, uneven, entry_of = study.asked_metrics, unbalanced(attrs["data"]), cache(metric_entry)
+    asked, entry_of = study.asked_metrics, cache(metric_entry)
+    uneven = unbalanced(attrs["data"], folds=study.splits == "folds")
 
     def scored(trial: Trial) -> Trial:
         found = measured(replace(trial, condition=shown[trial.condition.key]), asked, entry_of)
