@@ -36,7 +36,7 @@ from benchkit.report.context.compose import compose
 from benchkit.report.context.views import with_choices
 from benchkit.report.figures.figure_set import FigureSet
 from benchkit.report.files.html import render_html, render_print
-from benchkit.report.tables.result_tables import pairs_matrix, pairs_table, split_table
+from benchkit.report.tables.result_tables import pairs_matrix, pairs_table, split_table, trials_table
 from benchkit.report.tables.table import Cell, Column, Table, estimate_cell, label, number_cell, to_csv
 from benchkit.report.tables.table import to_markdown as markdown
 from benchkit.report.write import build_study
@@ -117,6 +117,15 @@ def test_markdown_keeps_its_columns() -> None:
     assert lines[1] == "| :--- | ---: |"
     assert lines[2] == r"| =cmd\|x | **71.00** \[68.52, 73.48\] |"
     assert len(lines) == 4
+
+
+def test_a_trial_that_ended_before_its_first_epoch_did_has_no_training_time(tmp_path: Path) -> None:
+    first, second, *_ = complete(tmp_path).trials
+    rows = trials_table([replace(first, state="diverged", history=()), second], "test.accuracy")
+    at = [column.key for column in rows.columns].index("seconds")
+    none, some = (row[at] for row in rows.rows)
+    assert (none.text, none.value) == ("\N{EN DASH}", None)
+    assert some.value == pytest.approx(sum(record.seconds for record in second.history))
 
 
 def test_markdown_finds_nothing_to_act_on() -> None:

@@ -578,13 +578,18 @@ def trials_table(trials: Sequence[Trial], metric: str) -> Table:
     table.number("val_loss", "val loss", lambda item: value_of(item[1], "val.loss"), loss, unit="nats")
     name = metric.replace(".", "_")
     table.number(name, metric_words(metric), lambda i: value_of(i[1], metric), score, unit=metric_unit(metric))
-    table.number("seconds", "Training time", lambda item: sum(record.seconds for record in item[1].history), duration)
+    table.number("seconds", "Training time", lambda item: _seconds(item[1]), duration)
     nodes = several_nodes(trials)
     if nodes or len({device for trial in trials for device in device_names(trial)}) > 1:
         table.text("where", "Trained on", lambda item: where_trained(item[1], nodes=nodes))
     if any(trial.params for trial in trials):
         table.text("params", "Chosen settings", lambda item: _params(item[1]))
     return table.made()
+
+
+def _seconds(trial: Trial) -> float | None:
+    """Return the seconds of a trial's epochs, None of one that ended before the end of its first."""
+    return sum(record.seconds for record in trial.history) if trial.history else None
 
 
 def _params(trial: Trial) -> str:
