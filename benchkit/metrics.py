@@ -299,6 +299,9 @@ ROUNDING = 1e-6
 UNDEFINED = " is undefined: "
 """Stands in a trial's note between a metric, such as `val.cohen_kappa`, and why its predictions have none."""
 
+OVER_CLASSES = " is a mean over the classes that occur, "
+"""Stands in a trial's note between a metric and how many classes occur of how many."""
+
 
 def metric_of(metric: str) -> Metric:
     """Return what `test.accuracy`, `cost.seconds` or a bare name is; an unknown name is a plain number, more better.

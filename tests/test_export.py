@@ -284,6 +284,26 @@ def test_a_card_tells_score_data_and_rules_and_no_path(swept: Callable[..., Stud
         assert str(photos) not in Path("model", name).read_text(), name
 
 
+def test_a_card_escapes_what_others_wrote_and_tells_of_scores_beside_the_scores(
+    swept: Callable[..., StudyResults],
+) -> None:
+    results = swept(TIMM)
+    study = replace(results.study, title="<img src=x> *T*")
+    results = replace(
+        results, study=study, data={**results.data, "class_names": ["<b>", "a_b", "c"], "citation": "<i>"}
+    )
+    choice = choose(results)
+    assert choice.trial.outcome is not None
+    noted = replace(choice.trial.outcome, notes=("train.maybe is undefined: no image", "an <oddity>"))
+    export(results, replace(choice, trial=replace(choice.trial, outcome=noted)), REGISTRY, Path("data"), Path("model"))
+    card = Path("model/README.md").read_text()
+    assert card.startswith("# \\<img src=x\\> \\*T\\*\n") and "<" not in card.replace("\\<", "")
+    assert "in this order: \\<b\\>, a\\_b, c." in card and "\n\\<i\\>\n" in card
+    scores, _, trained_on = card.partition("## What it takes")
+    assert "- train.maybe is undefined: no image.\n" in scores and "undefined" not in trained_on
+    assert "- an \\<oddity\\>\n" in trained_on
+
+
 def test_trials_that_did_not_record_their_normalisation_get_it_from_the_data(
     swept: Callable[..., StudyResults], monkeypatch: pytest.MonkeyPatch
 ) -> None:

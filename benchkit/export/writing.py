@@ -25,10 +25,12 @@ from benchkit.export.choice import ChosenTrial
 from benchkit.export.described import DESCRIPTION, ONNX, PRETRAINED, WEIGHTS, Exported, ImageRule, network_of, ready
 from benchkit.export.source import ModelSource, source_of
 from benchkit.ledger.trials import TrialFolder
+from benchkit.metrics import OVER_CLASSES, UNDEFINED
 from benchkit.protocols import Splits
 from benchkit.registry import Registry
 from benchkit.registry.options import options_of
 from benchkit.report.files.html import template_folder
+from benchkit.report.tables.table import markdown
 from benchkit.results import Normalization, StudyResults
 from benchkit.storage import encode
 from benchkit.study.settings import PluginRef, Settings
@@ -254,5 +256,6 @@ def _rendered(name: str, exported: Exported, source: ModelSource) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals["one_line"] = lambda text: " ".join(str(text).split())
+    environment.globals["one_line"] = environment.filters["one_line"] = lambda text: markdown(str(text))
+    environment.tests["of_scores"] = lambda note: UNDEFINED in note or OVER_CLASSES in note
     return environment.get_template(name).render(exported=exported, facts=exported.facts, source=source)

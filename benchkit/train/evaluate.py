@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional
 
 from benchkit.errors import TrainingError
-from benchkit.metrics import SCORES, UNDEFINED, Metric, Predictions, value_of
+from benchkit.metrics import OVER_CLASSES, SCORES, UNDEFINED, Metric, Predictions, value_of
 from benchkit.results import Cost, SplitMetrics, SplitName
 from benchkit.train.batches import ImageSet
 from benchkit.train.cost import cost
@@ -90,8 +90,8 @@ def metric_notes(asked: Sequence[Metric], split: str, scored: Predictions, found
     occurring = int((scored.confusion.sum(1) > 0).sum())
     notes = [f"{split}.{one.name}{UNDEFINED}{one.undefined}" for one in asked if one.name not in found]
     if occurring < scored.classes:
-        part = f"is a mean over the classes that occur, {occurring} of {scored.classes}"
-        notes += [f"{split}.{one.name} {part}" for one in asked if one.over_classes and one.name in found]
+        part = f"{OVER_CLASSES}{occurring} of {scored.classes}"
+        notes += [f"{split}.{one.name}{part}" for one in asked if one.over_classes and one.name in found]
     return notes
 
 
