@@ -104,7 +104,7 @@ def test_conditions_are_matched_by_label_and_the_others_listed(folder: Path) -> 
 def test_nothing_shared_is_said(folder: Path) -> None:
     found = compared(folder, {"bn": UP["bn"], "gn": UP["gn"]}, {"ln": UP["ln"], "none": UP["none"]})
     assert found.shared == ()
-    assert "share no condition" in said(found)["agreement"]
+    assert "share no condition by its label" in said(found)["agreement"]
 
 
 def test_ties_share_their_ranks_and_losses_rank_upwards(folder: Path) -> None:

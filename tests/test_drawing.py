@@ -147,6 +147,21 @@ def test_outside_references_in_a_picture_are_refused() -> None:
         print_svg('<svg><image xlink:href="https://example.org/x.png"/></svg>')
 
 
+@pytest.mark.parametrize("mark", ["line", "area", "point", "rule", "bar"])
+def test_no_place_in_a_picture_is_too_far_for_pdf_viewers(mark: str) -> None:
+    rows = [{"x": x, "y": y} for x, y in enumerate((1.0, 4.5e32, 2e7, -3e12, 2.0))]
+    y = {"field": "y", "type": "quantitative", "scale": {"domain": [0, 3]}}
+    spec = {"data": {"values": rows}, "mark": {"type": mark, "clip": True}, "encoding": {"x": {"field": "x"}, "y": y}}
+    svg = spec_to_svg(chart_spec(alt.Chart.from_dict(spec)))
+    places = " ".join(re.findall(r' (?:d|transform|x1|x2|y1|y2)="([^"]*)"', svg))
+    assert max(abs(float(place)) for place in re.findall(r"-?[\d.]+(?:e[-+]?\d+)?", places)) == 100_000
+
+
+def test_places_on_the_page_stay_as_they_are() -> None:
+    near = '<svg width="9" height="9"><path aria-label="x" d="M99999.123456789,-0.1234567L1.5e-7,12.0000001Z"/></svg>'
+    assert print_svg(near) == near.replace(' aria-label="x"', "")
+
+
 def test_ids_do_not_depend_on_what_was_drawn_before() -> None:
     lines = chart_spec(chart(20).mark_line(clip=True))
     first = spec_to_svg(lines)

@@ -281,7 +281,7 @@ def _agreement_words(agreement: Agreement) -> str:
     studies, common = count(len(agreement.studies), "study", "studies"), agreement.common
     metric = metric_words(agreement.metric)
     if not agreement.shared:
-        return f"The {studies} share no condition, so their rankings cannot be compared."
+        return f"The {studies} share no condition by its label, so their rankings cannot be compared."
     if len(common) < 2:
         which = f"only {quoted(common[0])}" if common else "no condition"
         return f"The {studies} have {which} in common, so there is no common ranking to compare."

@@ -405,6 +405,8 @@ _ALIKE = re.compile(
     r'(<g transform="[^"<>]*"><g><g class="[^"<>]*"(?: clip-path="[^"<>]*")?>)(?:<path [^<>]*/>)+</g></g></g>'
     r"(?:\1(?:<path [^<>]*/>)+</g></g></g>)+"
 )
+_PLACE = re.compile(r' (?:d|transform|[xy][12]?)="[^"]*"')
+_FAR = re.compile(r"(?<![\d.])(?:\d{6,}(?:\.\d+)?(?:e\+?\d+)?|\d+(?:\.\d+)?e\+\d+)")
 _RECTANGLE = re.compile(r"M([-\d.]+),([-\d.]+)h([-\d.]+)v([-\d.]+)h-[-\d.]+Z")
 
 Colour = tuple[float, float, float]
@@ -414,8 +416,10 @@ def print_svg(svg: str) -> str:
     """Return the SVG with ids numbered from 0, gradients drawn as solid strips and `currentColor` as ink.
 
     Vega counts ids up per process; PDF viewers disagree about gradients. Equal clip paths become one, defined before
-    they are used, because the printer looks for them one by one from the start. Only tags are changed, never text: a
-    label may look like an attribute. Raises `ReportError` when the picture refers to anything outside itself.
+    they are used, because the printer looks for them one by one from the start. What lies beyond the axes lies 100,000
+    pixels away at the most: PDF viewers hang at 1e28, where a diverging loss leads a clipped line. Only tags are
+    changed, never text: a label may look like an attribute. Raises `ReportError` when the picture refers to anything
+    outside itself.
     """
     tags = _TAG.findall(svg)
     outside = [address for tag in tags for address in _OUTSIDE.findall(tag)]
@@ -428,7 +432,11 @@ def print_svg(svg: str) -> str:
         name = names.get(use[2])
         return use[0] if name is None else f"{use[1]}{name}"
 
-    return _lean(_TAG.sub(lambda tag: _USE.sub(renamed, _SILENT.sub("", tag[0])).replace("currentColor", INK), svg))
+    def plain(tag: re.Match[str]) -> str:
+        near = _PLACE.sub(lambda place: _FAR.sub("100000", place[0]), _SILENT.sub("", tag[0]))
+        return _USE.sub(renamed, near).replace("currentColor", INK)
+
+    return _lean(_TAG.sub(plain, svg))
 
 
 def _definitions_first(svg: str) -> str:
