@@ -131,6 +131,18 @@ class Page:
         except PageLeft:
             return False
 
+    def draw(self, pause: float = 0.03) -> None:
+        """Wait until the page was drawn once more, and a pause; where it is not drawn by itself, a picture is taken."""
+        told = f"requestAnimationFrame(() => setTimeout(() => {{ globalThis.wasDrawn = true; }}, {1000 * pause}))"
+        self.run(f"globalThis.wasDrawn = false, {told}, true")
+        began = time.monotonic()
+        while not self.run("globalThis.wasDrawn"):
+            passed = time.monotonic() - began
+            assert passed < 60.0, "Chromium draws nothing"
+            if passed > 1.0:
+                self.send("Page.captureScreenshot", format="png")
+            time.sleep(0.01)
+
     def press(self, key: str) -> None:
         """Press and release a key: Tab, Enter or Escape."""
         code = {"Tab": 9, "Enter": 13, "Escape": 27}[key]

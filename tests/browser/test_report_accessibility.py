@@ -67,7 +67,7 @@ def page(report: Path) -> Iterator[Page]:
         page.wait_for("document.querySelector('.chooser:not([hidden])') && !document.querySelector('.downloads:empty')")
         for top in range(0, page.run("document.documentElement.scrollHeight"), 600):
             page.run(f"scrollTo({{top: {top}, behavior: 'instant'}})")
-            page.run("new Promise(done => requestAnimationFrame(() => setTimeout(done, 30)))")
+            page.draw()
         page.wait_for("!document.querySelector('.chart:not([data-drawn])')")
         page.run(OPEN)
         page.wait_for("document.querySelector('dialog[open] .trial')")
@@ -156,7 +156,7 @@ def seen(page: Page, report: Path) -> None:
     page.wait_for("document.querySelector('.chooser:not([hidden])') && !document.querySelector('.downloads:empty')")
     for top in range(0, page.run("document.documentElement.scrollHeight"), 800):
         page.run(f"scrollTo({{top: {top}, behavior: 'instant'}})")
-        page.run("new Promise(done => requestAnimationFrame(() => setTimeout(done, 10)))")
+        page.draw(0.01)
     page.wait_for("!document.querySelector('.chart:not([data-drawn])')")
 
 

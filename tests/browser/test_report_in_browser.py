@@ -43,7 +43,7 @@ def scroll_through(page: Page) -> None:
     height = page.run("document.documentElement.scrollHeight")
     for top in range(0, height, 500):
         page.run(f"scrollTo({{top: {top}, behavior: 'instant'}})")
-        page.run("new Promise(done => requestAnimationFrame(() => setTimeout(done, 30)))")
+        page.draw()
     page.wait_for("!document.querySelector('.chart:not([data-drawn])')")
 
 
